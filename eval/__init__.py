@@ -1,0 +1,1 @@
+"""Decisions of a policy on unseen requests, scored with intervals. May import `synthesis`."""

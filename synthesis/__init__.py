@@ -1,0 +1,1 @@
+"""Real MCP calls to virtual trajectories to datasets. Knows no torch."""

@@ -1,0 +1,1 @@
+"""Who writes the text of a dataset: the Author protocol and its implementations."""

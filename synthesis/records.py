@@ -1,0 +1,184 @@
+"""The records that every stage passes on, and that the journals of a run directory hold.
+
+A record has a content-derived `id` and names its parents' ids, so any negative can be followed back to the real call
+that it grew from. All records are immutable and serialise to one line of JSON.
+"""
+
+import re
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from synthesis.seeds import digest
+
+Json = Any
+Pattern = Literal["single", "sequential", "parallel", "conditional"]
+MutationKind = Literal[
+    "hypernym", "hyponym", "co_hyponym", "irrelevance", "antonym", "lexical_similarity", "deletion", "combination"
+]
+
+
+class Record(BaseModel):
+    """Base of all records: frozen, and strict about unknown fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Tool(Record):
+    """One tool of one server, as its `tools/list` described it."""
+
+    server: str
+    name: str
+    description: str = ""
+    input_schema: dict[str, Json]
+    output_schema: dict[str, Json] | None = None
+    read_only: bool = False
+    """The server's own `readOnlyHint`."""
+
+    @property
+    def full_name(self) -> str:
+        """The name the model sees: unique over servers, and allowed by the OpenAI rule (letters, digits, `_`, `-`)."""
+        return re.sub(r"[^A-Za-z0-9_-]", "_", f"{self.server}__{self.name}")[:64]
+
+    @property
+    def schema_hash(self) -> str:
+        """Hash of all that a caller relies on; a changed hash means that old calls prove nothing any more."""
+        return digest(self.name, self.description, self.input_schema, self.output_schema)
+
+    def spec(self) -> dict[str, Json]:
+        """The tool in the OpenAI format that chat templates take."""
+        function = {"name": self.full_name, "description": self.description, "parameters": self.input_schema}
+        return {"type": "function", "function": function}
+
+
+class ToolResult(Record):
+    """What a server answered to one call. `text` has the sandbox path replaced by the logical one, `/data`."""
+
+    text: str
+    is_error: bool = False
+    structured: Json = None
+    latency_ms: float = 0.0
+
+
+class Primitive(Record):
+    """A tool primitive (RISE, section 3.2.1): one call that was really executed, and the verdict on it.
+
+    `setup` holds the calls that had to come before it in the fresh sandbox (say, opening a presentation); each is
+    `{"tool": full_name, "arguments": {...}}`.
+    """
+
+    id: str
+    server: str
+    tool: str
+    """The tool's full name."""
+    arguments: dict[str, Json]
+    setup: list[dict[str, Json]] = []
+    result: str
+    verdict: Literal["ok", "rejected"]
+    reason: str = ""
+    """Why it was rejected: the rule that fired and the text that it fired on."""
+    coverage: Literal["required", "some", "all"]
+    """Which parameters the call gives: only the required ones, all of them, or something between."""
+    deterministic: bool = True
+    latency_ms: float = 0.0
+    server_version: str = ""
+    schema_hash: str = ""
+
+
+class Edge(Record):
+    """A proven data flow: argument `parameter` of step `target` holds `value`, which stands in the result of `source`."""
+
+    source: int
+    target: int
+    parameter: str
+    value: Json
+
+
+class Step(Record):
+    """One executed call of a trajectory. Steps of equal `turn` are called in parallel, in one assistant message."""
+
+    turn: int
+    tool: str
+    arguments: dict[str, Json]
+    result: str
+    primitive_id: str
+
+
+class Condition(Record):
+    """What a conditional trajectory hangs on: whether `value` stands in the result of step `step`."""
+
+    step: int
+    value: str
+    holds: bool
+    then_tool: str
+    then_arguments: dict[str, Json]
+    else_tool: str
+    else_arguments: dict[str, Json]
+
+
+class Trajectory(Record):
+    """A virtual trajectory (RISE, section 3.2.2) that was executed from end to end in a clean sandbox."""
+
+    id: str
+    pattern: Pattern
+    steps: list[Step]
+    edges: list[Edge] = []
+    condition: Condition | None = None
+
+    @property
+    def turns(self) -> list[list[int]]:
+        """Step indices grouped by assistant turn, in order."""
+        last = max(step.turn for step in self.steps)
+        return [[i for i, step in enumerate(self.steps) if step.turn == turn] for turn in range(last + 1)]
+
+
+class CriticalParameter(Record):
+    """An intent-aware critical parameter, ICP (RISE, Eq. 1 and 2), of one step, with both verdicts on it."""
+
+    step: int
+    parameter: str
+    value: Json
+    evidence: str = ""
+    """The words of the request that the value comes from."""
+    by_author: bool = True
+    by_rule: bool = True
+
+
+class Sample(Record):
+    """A positive: a user request for an executed trajectory, with its critical parameters."""
+
+    id: str
+    trajectory_id: str
+    pattern: Pattern
+    style: str
+    """Name of the way of speaking, e.g. `plain`, `polite`, `terse`."""
+    request: str
+    response: str
+    """The assistant's closing message."""
+    critical: list[CriticalParameter]
+
+
+class Mutation(Record):
+    """One changed ICP of a negative. `after` is absent (`deleted` true) for a deletion."""
+
+    step: int
+    parameter: str
+    kind: MutationKind
+    before: Json
+    after: Json = None
+    deleted: bool = False
+
+
+class Negative(Record):
+    """A deviating assistant turn (RISE, section 3.3.2): the sample's turn with some ICPs mutated, all else equal."""
+
+    id: str
+    sample_id: str
+    turn: int
+    kind: MutationKind
+    """The mutation's kind; `combination` when several ICPs change."""
+    mutations: list[Mutation]
+    score: float
+    """Complexity score of the mutation, 0 to 1 (RISE, section 3.3.2; our reading of the weights)."""
+    primitive_ids: list[str]
+    """The real calls that the mutated steps grew from."""
