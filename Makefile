@@ -35,7 +35,7 @@ setup: .venv/ready
 servers: .servers/mcp2/ready .servers/mcp1/ready
 .servers/%/ready: recipes/tiny/servers-%.txt | .venv/ready
 	$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python .servers/$*
-	$(BIN)/uv pip install --quiet --python .servers/$*/bin/python -r $<
+	$(BIN)/uv pip install --quiet --compile-bytecode --python .servers/$*/bin/python -r $<
 	touch $@
 
 clean: ## remove the environments and all runs

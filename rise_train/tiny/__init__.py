@@ -1,1 +1,1 @@
-"""The embedded tiny base model: its tokenizer, initialisation, procedural tools and pretraining. See docs/tiny-model.md."""
+"""The embedded tiny base: tokenizer, initialisation, procedural tools, pretraining. See docs/tiny-model.md."""

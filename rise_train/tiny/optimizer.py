@@ -1,7 +1,7 @@
 """Muon (Jordan et al., 2024) for the matrices of the tiny base, in float32.
 
-PyTorch ships a Muon that orthogonalises in bfloat16, which processors without bfloat16 units compute twelve times slower
-than float32; on a GPU use `torch.optim.Muon`.
+PyTorch ships a Muon that orthogonalises in bfloat16, which a processor without bfloat16 units computes twelve times
+slower than float32 (measured); on a GPU use `torch.optim.Muon`.
 """
 
 from collections.abc import Callable, Iterable
@@ -17,7 +17,7 @@ A, B, C = 3.4445, -4.7750, 2.0315
 def orthogonalise(batch: Tensor, steps: int = 5) -> Tensor:
     """Nearest semi-orthogonal matrices, approximately. `batch`: (n, rows, columns)."""
     transposed = batch.shape[1] > batch.shape[2]
-    x = batch.mT if transposed else batch
+    x: Tensor = batch.mT if transposed else batch
     x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
     for _ in range(steps):
         gram = x @ x.mT
@@ -43,6 +43,7 @@ class Muon(torch.optim.Optimizer):
                 updates = []
                 for p in params:
                     buffer = self.state[p].setdefault("momentum", torch.zeros_like(p))
+                    assert p.grad is not None
                     buffer.lerp_(p.grad, 1 - group["momentum"])
                     updates.append(p.grad.lerp(buffer, group["momentum"]))
                 scale = group["lr"] * max(1.0, shape[0] / shape[1]) ** 0.5

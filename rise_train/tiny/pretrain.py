@@ -22,10 +22,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from rise_train.tiny.optimizer import Muon
-from rise_train.tiny.procedural import Conversation, conversation
+from rise_train.tiny.procedural import LISTS, Conversation, conversation
 from rise_train.tiny.structured_init import TinyShape, build_model
 from rise_train.tiny.tokenizer import build_tokenizer
-from rise_train.tiny.words import CHOICES, FILLER, NOUNS, VERBS, WORDS
 from synthesis.errors import UserError
 from synthesis.seeds import seeded
 
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 CHUNKS = 3  # batches per pool of conversations that is sorted by length
+PROMPT_SHARE = 0.2  # of the prompt tokens enter the loss, drawn at random: the output layer is a quarter of the cost
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,9 @@ class PretrainConfig:
         values = yaml.safe_load(path.read_text())
         unknown = set(values) - {f.name for f in fields(cls)}
         if unknown:
-            raise UserError(f"{path}: unknown field {sorted(unknown)[0]!r}; a pretraining recipe has {[f.name for f in fields(cls)]}.")
+            raise UserError(
+                f"{path}: unknown field {sorted(unknown)[0]!r}, expected one of {[f.name for f in fields(cls)]}."
+            )
         return cls(**values)
 
 
@@ -78,7 +80,8 @@ def as_text(c: Conversation) -> str:
 def make_tokenizer(config: PretrainConfig) -> "PreTrainedTokenizerBase":
     """The tokenizer, trained on procedural text and a list of ordinary words."""
     conversations = (as_text(conversation(seeded(config.seed, "tokenizer", i))) for i in range(6000))
-    known = " ".join([*NOUNS, *WORDS, *FILLER.split(), *VERBS, *(" ".join(c) for c in CHOICES)])
+    known = " ".join(word for name in ("nouns", "words", "filler", "verbs") for word in LISTS[name])
+    known += " " + " ".join(option for options in LISTS["choices"] for option in options)
     return build_tokenizer([*conversations, *[known] * 60], config.vocab_size)
 
 
@@ -111,22 +114,26 @@ class Batches(Dataset[dict[str, Tensor]]):
         rows = self.pool(step // CHUNKS)[step % CHUNKS * size : (step % CHUNKS + 1) * size]
         length = max(len(row["input_ids"]) for row in rows)
         ids = torch.full((size, length), self.tokenizer.pad_token_id)
-        weights = torch.zeros(size, length)
+        mask, weights = torch.zeros_like(ids), torch.zeros(size, length)
+        lot = torch.Generator().manual_seed(step)
         for i, row in enumerate(rows):
             n = len(row["input_ids"])
             ids[i, :n] = torch.tensor(row["input_ids"])
-            weights[i, :n] = torch.tensor(row["assistant_masks"]).float().clamp(min=self.config.prompt_weight)
-        return {"input_ids": ids, "attention_mask": (weights > 0).long(), "weights": weights}
+            mask[i, :n] = 1
+            drawn = (torch.rand(n, generator=lot) < PROMPT_SHARE) * self.config.prompt_weight / PROMPT_SHARE
+            weights[i, :n] = torch.where(torch.tensor(row["assistant_masks"]) == 1, 1.0, drawn)
+        return {"input_ids": ids, "attention_mask": mask, "weights": weights}
 
 
 def loss_of(model: Any, batch: dict[str, Tensor]) -> tuple[Tensor, float]:
     """Weighted next-token cross-entropy, and its mean over assistant tokens alone (nats)."""
-    logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits[:, :-1]
-    weights = batch["weights"][:, 1:]
-    nll = torch.nn.functional.cross_entropy(logits.flatten(0, 1), batch["input_ids"][:, 1:].flatten(), reduction="none")
-    nll = nll.view_as(weights)
-    answer = nll.detach()[weights == 1].mean().item()
-    return (nll * weights).sum() / weights.sum(), answer
+    hidden = model.model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).last_hidden_state
+    kept = batch["weights"][:, 1:] > 0
+    weights = batch["weights"][:, 1:][kept]
+    nll = torch.nn.functional.cross_entropy(
+        model.lm_head(hidden[:, :-1][kept]), batch["input_ids"][:, 1:][kept], reduction="none"
+    )
+    return (nll * weights).sum() / weights.sum(), nll.detach()[weights == 1].mean().item()
 
 
 def rate(config: PretrainConfig, step: int) -> float:
@@ -172,14 +179,17 @@ def load_state(folder: Path, optimizers: list[torch.optim.Optimizer]) -> int:
 
 
 def probe(model: Any, tokenizer: Any, seed: int, count: int = 96) -> dict[str, float]:
-    """Greedy first turns on `count` unseen conversations: share with the right tools, and with exactly the right calls."""
+    """Greedy first turns on `count` unseen conversations: shares with the right tools and with the exact calls."""
     model.eval()
     right_tools = exact = 0
     talks = [conversation(seeded(seed, "held out", i)) for i in range(count)]
     tokenizer.padding_side = "left"
     for start in range(0, count, 32):
         part = talks[start : start + 32]
-        prompts = [tokenizer.apply_chat_template(t.messages[:1], tools=t.tools, tokenize=False, add_generation_prompt=True) for t in part]
+        prompts = [
+            tokenizer.apply_chat_template(t.messages[:1], tools=t.tools, tokenize=False, add_generation_prompt=True)
+            for t in part
+        ]
         inputs = tokenizer(prompts, return_tensors="pt", padding=True, add_special_tokens=False)
         with torch.no_grad():
             out = model.generate(**inputs, max_new_tokens=110, do_sample=False, pad_token_id=tokenizer.pad_token_id)
@@ -236,7 +246,13 @@ def pretrain(config: PretrainConfig) -> None:
             optimizer.step()
         seen += int(batch["attention_mask"].sum())
         last = step + 1 == config.steps
-        line: dict[str, float] = {"step": step + 1, "loss": loss.item(), "answer_nll": answer, "tokens": seen, "seconds": time.time() - began}
+        line: dict[str, float] = {
+            "step": step + 1,
+            "loss": loss.item(),
+            "answer_nll": answer,
+            "tokens": seen,
+            "seconds": time.time() - began,
+        }
         if (step + 1) % config.eval_every == 0 or last:
             line |= probe(model, tokenizer, config.seed)
         if (step + 1) % 20 == 0 or last:

@@ -10,15 +10,27 @@ import random
 import string
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from rise_train.tiny.words import (
-    ADJECTIVES, CHOICES, CITIES, EXTENSIONS, FIRST, LAST, MONTHS, NOUNS, SYLLABLE_ENDS, SYLLABLE_ONSETS, SYLLABLE_VOWELS,
-    VERBS, WORDS, ZONES,
-)  # fmt: skip
+import yaml
 
 Rng = random.Random
 Message = dict[str, Any]
+
+
+def _word_lists() -> dict[str, Any]:
+    raw = yaml.safe_load((Path(__file__).parent / "words.yaml").read_text())
+    return {name: value.split() if isinstance(value, str) else value for name, value in raw.items()}
+
+
+LISTS = _word_lists()
+VERBS: dict[str, list[str]] = LISTS["verbs"]
+NOUNS: list[str] = LISTS["nouns"]
+WORDS: list[str] = LISTS["words"]
+TYPICAL: dict[str, list[str]] = LISTS["typical_names"]
+NATURAL: dict[str, list[str]] = LISTS["natural_phrases"]
+DIRECTED: dict[str, list[str]] = LISTS["directed_phrases"]
 
 
 @dataclass(frozen=True)
@@ -31,7 +43,10 @@ class Conversation:
 
 def made_up(r: Rng, syllables: int) -> str:
     """A pronounceable word that nobody has seen."""
-    parts = (r.choice(SYLLABLE_ONSETS) + r.choice(SYLLABLE_VOWELS) + r.choice(SYLLABLE_ENDS) for _ in range(syllables))
+    parts = (
+        r.choice(LISTS["syllable_onsets"]) + r.choice(LISTS["syllable_vowels"]) + r.choice(LISTS["syllable_ends"])
+        for _ in range(syllables)
+    )
     return "".join(parts)
 
 
@@ -49,21 +64,27 @@ def _title(r: Rng) -> str:
 
 
 def _name(r: Rng) -> str:
-    first = r.choice(FIRST) if r.random() < 0.6 else made_up(r, 2).capitalize()
-    return first if r.random() < 0.3 else f"{first} {r.choice(LAST) if r.random() < 0.6 else made_up(r, 2).capitalize()}"
+    first = r.choice(LISTS["first_names"]) if r.random() < 0.6 else made_up(r, 2).capitalize()
+    return (
+        first
+        if r.random() < 0.3
+        else f"{first} {r.choice(LISTS['last_names']) if r.random() < 0.6 else made_up(r, 2).capitalize()}"
+    )
 
 
 def _identifier(r: Rng) -> str:
     letters = "".join(r.choice(string.ascii_uppercase) for _ in range(r.choice([1, 2, 3])))
     digits = "".join(r.choice(string.digits) for _ in range(r.choice([1, 2, 3, 4, 5])))
     mixed = "".join(r.choice("0123456789abcdef") for _ in range(r.choice([6, 7, 8])))
-    return r.choice([f"{letters}-{digits}", f"{letters}{digits}", f"{noun(r)}_{digits}", mixed, f"{made_up(r, 2)}-{digits}"])
+    return r.choice(
+        [f"{letters}-{digits}", f"{letters}{digits}", f"{noun(r)}_{digits}", mixed, f"{made_up(r, 2)}-{digits}"]
+    )
 
 
 def _path(r: Rng) -> str:
     stem = r.choice([noun(r), f"{noun(r)}_{noun(r)}", f"{noun(r)}-{r.randint(1, 2030)}"])
     folder = r.choice(["/data/", "/data/", "/data/", "", f"/{noun(r)}/", f"{noun(r)}/", f"/data/{noun(r)}/"])
-    return f"{folder}{stem}" if r.random() < 0.1 else f"{folder}{stem}.{r.choice(EXTENSIONS)}"
+    return f"{folder}{stem}" if r.random() < 0.1 else f"{folder}{stem}.{r.choice(LISTS['extensions'])}"
 
 
 def _cell(r: Rng) -> str:
@@ -83,65 +104,57 @@ def _number(r: Rng) -> float | int:
 
 def _expression(r: Rng) -> str:
     a, b, c = r.randint(2, 99), r.randint(2, 99), r.randint(2, 9)
-    return r.choice([f"{a} + {b}", f"{a} * {b}", f"({a} + {b}) * {c}", f"{a} / {c}", f"sqrt({a * a})", f"{c}**{r.randint(2, 5)}"])
+    return r.choice(
+        [f"{a} + {b}", f"{a} * {b}", f"({a} + {b}) * {c}", f"{a} / {c}", f"sqrt({a * a})", f"{c}**{r.randint(2, 5)}"]
+    )
 
 
 def _statement(r: Rng) -> str:
     column, table = noun(r), noun(r) + "s"
-    return r.choice([f"SELECT {column} FROM {table}", f"SELECT * FROM {table} WHERE {column} = {_integer(r)}", f"SELECT COUNT(*) FROM {table}"])
+    return r.choice(
+        [
+            f"SELECT {column} FROM {table}",
+            f"SELECT * FROM {table} WHERE {column} = {_integer(r)}",
+            f"SELECT COUNT(*) FROM {table}",
+        ]
+    )
 
 
 def _sentence(r: Rng) -> str:
-    return " ".join([r.choice(["The", "Our", "This", "Please", "We"]), *(r.choice(WORDS + NOUNS) for _ in range(r.randint(2, 5)))])
+    return " ".join(
+        [r.choice(["The", "Our", "This", "Please", "We"]), *(r.choice(WORDS + NOUNS) for _ in range(r.randint(2, 5)))]
+    )
 
 
 VALUES: dict[str, Callable[[Rng], Any]] = {
-    "title": _title, "name": _name, "id": _identifier, "path": _path, "cell": _cell, "int": _integer, "num": _number,
-    "expression": _expression, "statement": _statement, "sentence": _sentence,
+    "title": _title,
+    "name": _name,
+    "id": _identifier,
+    "path": _path,
+    "cell": _cell,
+    "int": _integer,
+    "num": _number,
+    "expression": _expression,
+    "statement": _statement,
+    "sentence": _sentence,
     "word": noun,
-    "city": lambda r: r.choice(CITIES) if r.random() < 0.6 else made_up(r, 2).capitalize(),
-    "zone": lambda r: f"{r.choice(ZONES)}/{r.choice(CITIES)}",
+    "city": lambda r: r.choice(LISTS["cities"]) if r.random() < 0.6 else made_up(r, 2).capitalize(),
+    "zone": lambda r: f"{r.choice(LISTS['zones'])}/{r.choice(LISTS['cities'])}",
     "date": lambda r: f"{r.randint(2019, 2029)}-{r.randint(1, 12):02d}-{r.randint(1, 28):02d}",
     "time": lambda r: f"{r.randint(0, 23):02d}:{r.choice([0, 5, 10, 15, 20, 30, 40, 45, 50]):02d}",
     "color": lambda r: "".join(r.choice("0123456789ABCDEF") for _ in range(6)),
-    "email": lambda r: f"{r.choice(FIRST).lower()}.{made_up(r, 2)}@{made_up(r, 2)}.{r.choice(['com', 'org', 'net'])}",
-    "month": lambda r: r.choice(MONTHS),
+    "email": lambda r: (
+        f"{r.choice(LISTS['first_names']).lower()}.{made_up(r, 2)}@{made_up(r, 2)}.{r.choice(['com', 'org', 'net'])}"
+    ),
+    "month": lambda r: r.choice(LISTS["months"]),
     "list": lambda r: [r.choice([noun, _integer])(r) for _ in range(r.randint(2, 4))],
-}  # fmt: skip
-SCHEMA = {"int": {"type": "integer"}, "num": {"type": "number"}, "list": {"type": "array", "items": {}}}
-TYPICAL = {
-    "title": ["title", "text", "subject", "label", "caption", "query", "content", "message", "heading", "topic"],
-    "name": ["name", "author", "owner", "user", "assignee", "sender", "manager", "sheet_name", "new_name"],
-    "id": ["id", "ref", "code", "order_id", "ticket_id", "account", "key", "branch", "revision", "item_id"],
-    "path": ["path", "file", "filename", "file_path", "source", "target", "output", "document", "location"],
-    "cell": ["cell", "range", "start_cell", "end_cell", "from_cell", "area"],
-    "int": ["count", "limit", "size", "row", "index", "number", "level", "width", "height", "max_results", "days", "quantity"],
-    "num": ["amount", "value", "price", "length", "weight", "width", "height", "factor", "total", "rate"],
-    "expression": ["expression", "formula", "input", "term"], "statement": ["query", "sql", "statement"],
-    "sentence": ["text", "message", "comment", "note", "content", "description"], "word": ["type", "category", "table", "group"],
-    "city": ["city", "place", "origin", "destination", "town"], "zone": ["timezone", "zone", "from_zone", "to_zone"],
-    "date": ["date", "start_date", "end_date", "due", "day", "since"], "time": ["time", "start", "end", "hour", "until"],
-    "color": ["color", "fill", "background", "font_color"], "email": ["email", "recipient", "cc", "contact"],
-    "month": ["month", "period"], "list": ["items", "values", "columns", "names", "rows", "tags"],
-}  # fmt: skip
-NATURAL = {
-    "title": ["called {v}", "about {v}", "titled {v}", "saying {v}", '"{v}"', "with the words {v}"], "name": ["for {v}", "by {v}", "{v}"],
-    "id": ["{v}", "number {v}", "with id {v}", "on {v}", "to {v}"], "path": ["in {v}", "from {v}", "of {v}", "{v}", "into {v}", "the file {v}"],
-    "cell": ["at {v}", "in {v}", "in cell {v}", "{v}", "for {v}"], "int": ["{v}", "of {v}", "up to {v}", "at most {v}", "number {v}"],
-    "num": ["{v}", "of {v}", "by {v}", "for {v}"], "expression": ["{v}", "of {v}"], "statement": ["{v}", "with {v}"],
-    "sentence": ['"{v}"', "saying {v}", "with the text {v}", "that reads {v}"], "word": ["{v}", "of type {v}", "in {v}", "the {v}"],
-    "city": ["in {v}", "for {v}", "to {v}", "from {v}"], "zone": ["in {v}", "to {v}", "from {v}"],
-    "date": ["on {v}", "for {v}", "since {v}", "until {v}"], "time": ["at {v}", "from {v}", "until {v}"],
-    "color": ["in {v}", "coloured {v}", "with colour {v}"], "email": ["to {v}", "for {v}"], "month": ["in {v}", "for {v}"],
-    "list": ["{v}", "with {v}", "for {v}"],
-}  # fmt: skip
-DIRECTED = {
-    "from": ["from {v}"], "source": ["from {v}"], "start": ["from {v}", "starting at {v}"], "to": ["to {v}", "into {v}"],
-    "target": ["to {v}", "into {v}"], "output": ["to {v}", "as {v}"], "end": ["to {v}", "until {v}", "up to {v}"],
-    "max": ["at most {v}", "up to {v}"], "min": ["at least {v}"], "new": ["to {v}", "as {v}"], "old": ["from {v}", "instead of {v}"],
-    "width": ["{v} wide", "width {v}"], "height": ["{v} high", "height {v}"], "by": ["by {v}"], "since": ["since {v}"],
-    "origin": ["from {v}"], "destination": ["to {v}"], "recipient": ["to {v}"], "author": ["by {v}"], "until": ["until {v}"],
-}  # fmt: skip
+}
+SCHEMA: dict[str, dict[str, Any]] = {
+    "bool": {"type": "boolean"},
+    "int": {"type": "integer"},
+    "num": {"type": "number"},
+    "list": {"type": "array", "items": {}},
+}
 
 
 @dataclass
@@ -157,7 +170,7 @@ class Parameter:
     def schema(self) -> dict[str, Any]:
         if self.kind == "enum":
             return {"type": "string", "enum": list(self.options)}
-        return {"type": "boolean"} if self.kind == "bool" else SCHEMA.get(self.kind, {"type": "string"})
+        return SCHEMA.get(self.kind, {"type": "string"})
 
 
 @dataclass
@@ -171,19 +184,30 @@ class ProceduralTool:
 
     def spec(self) -> dict[str, Any]:
         properties = {p.name: p.schema() for p in self.parameters}
-        parameters = {"type": "object", "properties": properties, "required": [p.name for p in self.parameters if p.required]}
-        return {"type": "function", "function": {"name": self.name, "description": self.description, "parameters": parameters}}
+        parameters = {
+            "type": "object",
+            "properties": properties,
+            "required": [p.name for p in self.parameters if p.required],
+        }
+        return {
+            "type": "function",
+            "function": {"name": self.name, "description": self.description, "parameters": parameters},
+        }
 
 
 def _parameter(r: Rng, taken: list[Parameter]) -> Parameter:
     x = r.random()
     required = r.random() < 0.6
     if x < 0.12:
-        options = tuple(r.sample(r.choice(CHOICES), 2)) if r.random() < 0.5 else r.choice(CHOICES)
+        options = tuple(r.sample(r.choice(LISTS["choices"]), 2)) if r.random() < 0.5 else r.choice(LISTS["choices"])
         name = r.choice(["mode", "format", "order", "kind", "unit", "style", "type", "from_unit", "to_unit", noun(r)])
         parameter = Parameter(name, "enum", required, options)
     elif x < 0.2:
-        parameter = Parameter(r.choice(["bold", "force", "recursive", "preview", "staged", "visible", noun(r), f"with_{noun(r)}"]), "bool", required)
+        parameter = Parameter(
+            r.choice(["bold", "force", "recursive", "preview", "staged", "visible", noun(r), f"with_{noun(r)}"]),
+            "bool",
+            required,
+        )
     else:
         again = [p.kind for p in taken if p.kind in TYPICAL]
         kind = r.choice(again) if again and r.random() < 0.25 else r.choice(list(TYPICAL))
@@ -203,7 +227,14 @@ def _phrases(r: Rng, p: Parameter, kinds: list[str]) -> list[str]:
     words = p.name.replace("_", " ")
     if p.kind == "bool":
         return [f"with {words}", f"{words}", f"make it {words}"]
-    named = [f"with {words} {{v}}", f"{words} {{v}}", f"where {words} is {{v}}", f"the {words} should be {{v}}", f"set {words} to {{v}}", f"using {{v}} as {words}"]
+    named = [
+        f"with {words} {{v}}",
+        f"{words} {{v}}",
+        f"where {words} is {{v}}",
+        f"the {words} should be {{v}}",
+        f"set {words} to {{v}}",
+        f"using {{v}} as {words}",
+    ]
     for part in p.name.split("_"):
         if part in DIRECTED:
             return DIRECTED[part] * 2 + r.sample(named, 1)
@@ -216,14 +247,20 @@ def _phrases(r: Rng, p: Parameter, kinds: list[str]) -> list[str]:
 def _tool(r: Rng, server: str, kin: ProceduralTool | None) -> ProceduralTool:
     """A random tool; with `kin` given, one that shares its verb or its noun, so that telling them apart takes care."""
     verb = r.choice(list(VERBS)) if r.random() < 0.9 else made_up(r, 2)
-    words = [noun(r)] if r.random() < 0.55 else [r.choice([noun(r), r.choice(ADJECTIVES)]), noun(r)]
+    words = [noun(r)] if r.random() < 0.55 else [r.choice([noun(r), r.choice(LISTS["adjectives"])]), noun(r)]
     if kin is not None and r.random() < 0.5:
         old = kin.name.split("__")[-1].replace("-", "_").split("_")
         if len(old) > 1:
             verb, words = (old[0], words) if r.random() < 0.4 else (verb, old[1:])
     plain = [verb, *words]
     style = r.random()
-    name = "_".join(plain) if style < 0.75 else verb + "".join(w.capitalize() for w in words) if style < 0.85 else "-".join(plain)
+    name = (
+        "_".join(plain)
+        if style < 0.75
+        else verb + "".join(w.capitalize() for w in words)
+        if style < 0.85
+        else "-".join(plain)
+    )
     if r.random() < 0.07:
         name = "_".join([*words, verb])
     if r.random() < 0.08 and server.isalpha():
@@ -235,8 +272,12 @@ def _tool(r: Rng, server: str, kin: ProceduralTool | None) -> ProceduralTool:
     if r.random() < 0.3:
         heads.append(f"{r.choice(said)} {words[-1]}")
     synonym = r.choice(said) if r.random() < 0.4 and said[0].isalpha() else verb
-    ending = r.choice(["", "", "", f" in a {noun(r)}", f" with optional {noun(r)}", f" for the {noun(r)}", f" and its {noun(r)}s"])
-    description = f"{synonym.capitalize()} {r.choice(['a', 'the', ''])} {thing}{ending}".replace("  ", " ") + r.choice(["", "."])
+    ending = r.choice(
+        ["", "", "", f" in a {noun(r)}", f" with optional {noun(r)}", f" for the {noun(r)}", f" and its {noun(r)}s"]
+    )
+    description = f"{synonym.capitalize()} {r.choice(['a', 'the', ''])} {thing}{ending}".replace("  ", " ") + r.choice(
+        ["", "."]
+    )
     parameters: list[Parameter] = []
     for _ in range(r.choice([0, 1, 1, 2, 2, 2, 3, 3, 4, 5])):
         parameter = _parameter(r, parameters)
@@ -269,7 +310,12 @@ def _value(r: Rng, p: Parameter) -> Any:
 def _with_distractor(r: Rng, p: Parameter, phrase: str, value: Any) -> str:
     other = say(_value(r, p))
     said = say(value)
-    turns = [f"{said}, not {other}", f"{said} instead of {other}", f"{other}, sorry, I mean {said}", f"{said} rather than {other}"]
+    turns = [
+        f"{said}, not {other}",
+        f"{said} instead of {other}",
+        f"{other}, sorry, I mean {said}",
+        f"{said} rather than {other}",
+    ]
     return phrase.replace("{v}", r.choice(turns))
 
 
@@ -297,8 +343,8 @@ def _call(r: Rng, tool: ProceduralTool, known: dict[str, Any] | None = None, dis
     if known:
         parts.append(r.choice(["with that", "on it", "in that one", "using the new one", "there"]))
     front = len(parts) > 0 and r.random() < 0.12
-    words = [parts[0] + ","] + [r.choice(tool.heads), *parts[1:]] if front else [r.choice(tool.heads), *parts]
-    return _Call(r.choice([" ", " ", " ", ", "]).join(words), tool.name, arguments)
+    text = [parts[0] + ",", r.choice(tool.heads), *parts[1:]] if front else [r.choice(tool.heads), *parts]
+    return _Call(r.choice([" ", " ", " ", ", "]).join(text), tool.name, arguments)
 
 
 def _message(calls: list[_Call]) -> Message:
@@ -311,12 +357,29 @@ def _result(r: Rng, keep: dict[str, Any] | None = None) -> str:
     keep = keep or {}
     extra = {noun(r): r.choice([_title, _integer, _identifier])(r) for _ in range(r.randint(0, 2))}
     if r.random() < 0.5:
-        return json.dumps({**extra, **keep} if r.random() < 0.5 else {**keep, **extra}, ensure_ascii=False, indent=r.choice([None, None, 2]))
+        return json.dumps(
+            {**extra, **keep} if r.random() < 0.5 else {**keep, **extra},
+            ensure_ascii=False,
+            indent=r.choice([None, None, 2]),
+        )
     text = r.choice(["Done", "Created", "OK", f"{noun(r).capitalize()} ready", "Success", _sentence(r)])
     return f"{text}: " + ", ".join(f"{k} {say(v)}" for k, v in (keep | extra).items()) if keep or extra else f"{text}."
 
 
-OPENINGS = ["", "", "", "", "please ", "can you ", "could you ", "hi, ", "I want you to ", "now ", "hey, ", "I would like you to "]
+OPENINGS = [
+    "",
+    "",
+    "",
+    "",
+    "please ",
+    "can you ",
+    "could you ",
+    "hi, ",
+    "I want you to ",
+    "now ",
+    "hey, ",
+    "I would like you to ",
+]
 JOINS = [". Then ", " and then ", ". Also ", ", and ", ". After that ", "; also ", " and ", ". Next, "]
 
 
@@ -328,11 +391,18 @@ def _request(r: Rng, texts: list[str]) -> str:
 
 def _closing(r: Rng, result: str) -> Message:
     first = result.split("\n")[0][:40]
-    return {"role": "assistant", "content": r.choice(["Done.", "Done.", f"Done: {first}", f"Here is the result: {first}"])}
+    return {
+        "role": "assistant",
+        "content": r.choice(["Done.", "Done.", f"Done: {first}", f"Here is the result: {first}"]),
+    }
 
 
 def _server(r: Rng) -> str:
-    return "" if r.random() < 0.08 else r.choice([noun(r), made_up(r, 2), noun(r) + r.choice(["-server", "_tools", "kit"])])
+    return (
+        ""
+        if r.random() < 0.08
+        else r.choice([noun(r), made_up(r, 2), noun(r) + r.choice(["-server", "_tools", "kit"])])
+    )
 
 
 def _toolbox(r: Rng, size: int) -> list[ProceduralTool]:
@@ -364,7 +434,9 @@ def _finish(r: Rng, text: list[str], turns: list[tuple[list[_Call], list[str]]])
     messages: list[Message] = [{"role": "user", "content": _request(r, text)}]
     for calls, results in turns:
         messages.append(_message(calls))
-        messages += [{"role": "tool", "name": c.name, "content": result} for c, result in zip(calls, results, strict=True)]
+        messages += [
+            {"role": "tool", "name": c.name, "content": result} for c, result in zip(calls, results, strict=True)
+        ]
     return [*messages, _closing(r, turns[-1][1][-1])]
 
 
@@ -404,8 +476,11 @@ def _conditional(r: Rng, tools: list[ProceduralTool]) -> list[Message]:
     holds = r.random() < 0.5
     result = _result(r, {noun(r): word} if holds else None)
     holds = word in result
-    condition = r.choice(["if the result mentions {w}", "if {w} is in there", "if you see {w}", "in case it contains {w}"]).format(w=word)
+    condition = r.choice(
+        ["if the result mentions {w}", "if {w} is in there", "if you see {w}", "in case it contains {w}"]
+    ).format(w=word)
     negation = r.choice(["otherwise", "if not,", "or else"])
-    text = f"{check.text}{r.choice(['; ', '. ', ' and '])}{condition}, {then.text}{r.choice([', ', '; '])}{negation} {other.text}"
+    first, second = r.choice(["; ", ". ", " and "]), r.choice([", ", "; "])
+    text = f"{check.text}{first}{condition}, {then.text}{second}{negation} {other.text}"
     taken = then if holds else other
     return _finish(r, [text], [([check], [result]), ([taken], [_result(r)])])

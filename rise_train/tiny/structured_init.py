@@ -56,7 +56,8 @@ def build_model(shape: TinyShape, seed: int) -> "LlamaForCausalLM":
 
 
 def _orthogonal(size: int) -> Tensor:
-    return torch.linalg.qr(torch.randn(size, size))[0]
+    q: Tensor = torch.linalg.qr(torch.randn(size, size))[0]
+    return q
 
 
 class _CopyHeads:
@@ -72,7 +73,9 @@ class _CopyHeads:
         self.identity = _orthogonal(self.width)[:, : len(self.slow)].T.contiguous()  # token -> compressed identity
         basis = _orthogonal(self.width)
         k = len(self.slow)
-        self.slots = [basis[:, i * k : (i + 1) * k] for i in range(self.width // k)]  # where past identities are written
+        self.slots = [
+            basis[:, i * k : (i + 1) * k] for i in range(self.width // k)
+        ]  # where past identities are written
         self.write_gain = shape.embedding_std * self.width**0.5 / k**0.5 * 0.7
 
     def install(self) -> None:
