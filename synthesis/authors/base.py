@@ -1,0 +1,68 @@
+"""What an author does: invent candidate calls, put a trajectory into words, and name values that deviate.
+
+The rest of the synthesis knows only this protocol; an author writes from rules (`offline`) or asks a language model.
+"""
+
+from typing import Any, Literal, Protocol
+
+from pydantic import Field
+
+from synthesis.records import CriticalParameter, Json, MutationKind, Record, Tool, Trajectory
+
+Coverage = Literal["required", "some", "all"]
+
+
+class Candidate(Record):
+    """A call worth trying, before anyone has run it.
+
+    A value in `arguments` or in a setup call's arguments may be `{"$result": i, "$pattern": "regex"}`: it stands for
+    the first match of the pattern in the result of setup call `i`, and is known only when that call has run.
+    """
+
+    tool: str
+    """The tool's full name."""
+    arguments: dict[str, Json]
+    setup: list[dict[str, Json]] = Field(default_factory=list)
+    """Calls that come first, in the same fresh sandbox: `{"tool": full_name, "arguments": {...}}`."""
+    coverage: Coverage
+
+
+class Draft(Record):
+    """A request for a trajectory, as the author wrote it, with the author's claims about its critical parameters."""
+
+    request: str
+    response: str
+    """The assistant's closing message."""
+    style: str
+    critical: list[CriticalParameter]
+    """The author's verdicts (`by_author`), each with its evidence; `critical.ground` adds the rule's verdict."""
+
+
+class Author(Protocol):
+    """Who writes the text. Every method is a pure function of its arguments and of what the author was made with."""
+
+    name: str
+
+    def candidates(self, tool: Tool, count: int, seed: int) -> list[Candidate]:
+        """Return at most `count` distinct calls of `tool`, of mixed coverage; fewer where the author knows fewer."""
+        ...
+
+    def compose(self, trajectory: Trajectory, tools: dict[str, Tool], variant: int, seed: int) -> Draft:
+        """Put `trajectory` into a user's words.
+
+        `tools` is keyed by full name. Each `variant` speaks in another style. Arguments that come from an earlier
+        result (`trajectory.edges`) are referred to ("that deck"), never said.
+        """
+        ...
+
+    def alternatives(self, tool: Tool, parameter: str, value: Json, seed: int) -> list[tuple[MutationKind, Json]]:
+        """Return the single-site mutation pool of one parameter: deviating values of the same type, kind by kind.
+
+        Deletion and combination are not in it: they need no author.
+        """
+        ...
+
+
+def is_reference(value: Any) -> bool:
+    """Tell whether `value` stands for a piece of a setup call's result (see `Candidate`)."""
+    return isinstance(value, dict) and "$result" in value
