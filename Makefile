@@ -11,7 +11,7 @@ help: ## show this list
 
 demo: setup servers ## real MCP servers to trained models and an ablation table, in about 12 minutes on 2 cores
 	$(BIN)/rise synth recipes/tiny/mcp.json -o $(RUN)
-	$(BIN)/rise ablate recipes/tiny/ablation.yaml --dataset $(RUN)/dataset --output-dir $(RUN)
+	$(BIN)/rise ablate recipes/tiny/ablation.yaml --dataset $(RUN)/dataset --output $(RUN)
 
 test: setup servers ## all tests
 	$(BIN)/python -m pytest
