@@ -1,0 +1,163 @@
+"""Tool calls as data: reading them from replies, telling whether they are valid, and when two of them say the same.
+
+Three notions of sameness are kept apart, since benchmarks that mix them cannot be trusted:
+
+- `exact`: the same JSON value. Numbers have no integer/float distinction in JSON, so 3 is 3.0; `true` is never 1.
+- `alike`: equal after lower-casing and stripping of spaces, RISE's rule for critical parameters (section 4.3).
+- `equivalent`: whole calls that do the same: equal name, `alike` arguments once the schema's defaults are filled in.
+"""
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from synthesis.records import Json
+
+if TYPE_CHECKING:
+    from jsonschema.protocols import Validator
+
+NO_CALL = "no tool call in the reply"
+_OPEN, _CLOSE = "<tool_call>", "</tool_call>"
+
+
+@dataclass(frozen=True)
+class Call:
+    """One tool call: the tool's full name, and its arguments."""
+
+    name: str
+    arguments: dict[str, Json]
+
+    def as_dict(self) -> dict[str, Json]:
+        """The call as the result file keeps it."""
+        return {"name": self.name, "arguments": self.arguments}
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What a policy answered in one turn. Where `problem` is not empty, no call could be read, and `calls` is empty."""
+
+    text: str
+    calls: tuple[Call, ...] = ()
+    problem: str = ""
+    truncated: bool = False
+    """Whether the reply was cut off at the token limit."""
+
+
+def calls_of(message: Mapping[str, Json]) -> tuple[Call, ...]:
+    """The calls of an OpenAI-style assistant message; arguments may be an object or its JSON text.
+
+    Raises:
+        ValueError: a call without a name, or whose arguments are no JSON object.
+    """
+    return tuple(_call(entry) for entry in message.get("tool_calls") or [])
+
+
+def read_reply(text: str, parse: Callable[[str], Mapping[str, Json]], truncated: bool = False) -> Reply:
+    """Read the calls in a reply with `parse` (text to assistant message).
+
+    A reply from which no call can be read keeps its text and gets a `problem`; nothing is repaired. One unreadable
+    call spoils the whole reply, as it does for an agent that has to act on it.
+    """
+    try:
+        calls = calls_of(parse(text))
+    except (ValueError, TypeError, RecursionError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        return Reply(text, problem=f"unreadable tool call: {reason[:160]}", truncated=truncated)
+    return Reply(text, calls, "" if calls else NO_CALL, truncated)
+
+
+def parse_hermes(text: str) -> dict[str, Json]:
+    """Parse `<tool_call>{"name": ..., "arguments": {...}}</tool_call>` blocks, for templates that bring no parser.
+
+    Raises:
+        ValueError: a block that holds no JSON.
+    """
+    content, *blocks = text.split(_OPEN)
+    bodies = [block.split(_CLOSE, 1)[0] for block in blocks]
+    return {"role": "assistant", "content": content, "tool_calls": [{"function": json.loads(body)} for body in bodies]}
+
+
+def _call(entry: Json) -> Call:
+    function = entry.get("function", entry) if isinstance(entry, Mapping) else None
+    if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
+        raise ValueError("the call names no tool")
+    arguments = function.get("arguments")
+    if isinstance(arguments, str):
+        arguments = json.loads(arguments or "{}")
+    if arguments is None:
+        arguments = {}
+    if not isinstance(arguments, Mapping):
+        raise ValueError("the arguments are no JSON object")
+    json.dumps(arguments, allow_nan=False)
+    return Call(function["name"], dict(arguments))
+
+
+@lru_cache(maxsize=4096)
+def _validator(schema: str) -> "Validator":
+    from jsonschema import Draft202012Validator
+    from referencing import Registry
+
+    return Draft202012Validator(json.loads(schema), registry=Registry())
+
+
+class Toolbox:
+    """The tools of one prompt: what a call is checked against.
+
+    Args:
+        tools: tool specs in the OpenAI format, as a dataset row holds them.
+    """
+
+    def __init__(self, tools: Sequence[Mapping[str, Json]]) -> None:
+        functions = [tool.get("function", tool) for tool in tools]
+        self.schemas: dict[str, Mapping[str, Json]] = {f["name"]: f.get("parameters") or {} for f in functions}
+
+    def valid(self, call: Call) -> bool:
+        """Whether the prompt offers the tool and its JSON schema accepts the arguments."""
+        if call.name not in self.schemas:
+            return False
+        return bool(_validator(json.dumps(self.schemas[call.name])).is_valid(call.arguments))
+
+    def filled(self, call: Call) -> dict[str, Json]:
+        """The arguments that take effect: the given ones, and the schema's defaults for those left out."""
+        properties = self.schemas.get(call.name, {}).get("properties") or {}
+        defaults = {k: p["default"] for k, p in properties.items() if isinstance(p, Mapping) and "default" in p}
+        return {**defaults, **call.arguments}
+
+    def equivalent(self, gold: Call, predicted: Call) -> bool:
+        """Whether `predicted` does what `gold` does: valid, same tool, no argument that differs, lacks or is added."""
+        if gold.name != predicted.name or not self.valid(predicted):
+            return False
+        return alike(self.filled(gold), self.filled(predicted))
+
+
+def exact(a: Json, b: Json) -> bool:
+    """Equality of JSON values: 3 equals 3.0, `true` differs from 1, the order of keys does not matter."""
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(exact(a[key], b[key]) for key in a)
+    if isinstance(a, list) and isinstance(b, list):
+        return len(a) == len(b) and all(map(exact, a, b))
+    if isinstance(a, bool) or isinstance(b, bool):
+        return a is b
+    return bool(a == b)
+
+
+def alike(a: Json, b: Json) -> bool:
+    """Equality after lower-casing and stripping of spaces (RISE, section 4.3).
+
+    Our reading: scalars are compared as text, so "3" is 3 and 3.0 (a wrong type is the schema's business); runs of
+    white space count as one; lists keep their order; null equals nothing but null.
+    """
+    return bool(_normal(a) == _normal(b))
+
+
+def _normal(value: Json) -> Json:
+    if isinstance(value, dict):
+        return {key: _normal(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_normal(item) for item in value]
+    if isinstance(value, float) and math.isfinite(value) and value.is_integer():
+        value = int(value)
+    return None if value is None else " ".join(str(value).lower().split())
