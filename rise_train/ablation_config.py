@@ -1,0 +1,146 @@
+"""The file of `rise ablate`: which arms, on which data, with which seeds."""
+
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from synthesis.errors import UserError
+
+RAW = "raw"
+"""Name of the arm that is the base itself; it is always scored."""
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+
+
+class Arm(_Strict):
+    """One training stage."""
+
+    stage: Literal["sft", "dpo"]
+    config: Path
+    """Recipe of the stage."""
+    start: str = Field(default=RAW, alias="from")
+    """The arm that it starts from."""
+    match: str | None = None
+    """Train for as many floating-point operations as this dpo arm's stage did, instead of the recipe's epochs."""
+    overrides: dict[str, Any] = {}
+    """Fields of the recipe that differ in this arm."""
+
+
+class EvalOptions(_Strict):
+    """How the arms are scored; as in `rise eval`."""
+
+    split: str = "test"
+    limit: int | None = Field(default=None, ge=1)
+    batch_size: int = Field(default=32, ge=1)
+
+
+class AblationConfig(_Strict):
+    """The file. Paths are relative to it; `load_config` makes them absolute."""
+
+    base: str
+    dataset: Path
+    output_dir: Path
+    arms: dict[str, Arm] = Field(min_length=1)
+    seeds: list[int] = Field(default=[0], min_length=1)
+    jobs: int = Field(default=2, ge=1)
+    accelerate_config: Path | None = None
+    """Passed to `accelerate launch --config_file`; by default one process on what the machine has."""
+    eval: EvalOptions = EvalOptions()
+
+    def comparisons(self) -> list[tuple[str, str]]:
+        """Pairs (a, b) to test: each arm against what it started from, and a matched arm against its match."""
+        pairs = [(name, arm.start) for name, arm in self.arms.items()]
+        return pairs + [(arm.match, name) for name, arm in self.arms.items() if arm.match]
+
+    @model_validator(mode="after")
+    def _check_arms(self) -> "AblationConfig":
+        if len(set(self.seeds)) != len(self.seeds):
+            raise ValueError("seeds: each seed once")
+        if RAW in self.arms:
+            raise ValueError("arms.raw: `raw` is the base itself and needs no entry")
+        for name, arm in self.arms.items():
+            earlier = [RAW, *list(self.arms)[: list(self.arms).index(name)]]
+            if arm.start not in earlier:
+                raise ValueError(f"arms.{name}.from: expected one of {', '.join(earlier)}, which stand above it")
+            if arm.match is not None and (arm.match not in earlier or arm.match == RAW):
+                raise ValueError(f"arms.{name}.match: expected a dpo arm that stands above it, got {arm.match}")
+            if arm.match is not None and (arm.stage, self.arms[arm.match].stage) != ("sft", "dpo"):
+                raise ValueError(f"arms.{name}.match: an sft arm can match a dpo arm, nothing else")
+            if arm.match is not None and arm.start == RAW:
+                raise ValueError(f"arms.{name}.from: with `match`, expected an sft arm to go on from")
+        return self
+
+
+def load_config(
+    path: Path, dataset: Path | None = None, output_dir: Path | None = None, jobs: int | None = None
+) -> AblationConfig:
+    """Read an ablation file; what is given beside `path` replaces the file's fields (relative to the working folder).
+
+    Raises:
+        UserError: no such file, not YAML, an unknown or wrong field, or a recipe or dataset that is not there.
+    """
+    try:
+        fields = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); expected the YAML file of an ablation") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from None
+    if not isinstance(fields, dict):
+        raise UserError(f"{path}: expected a mapping with base, dataset, output_dir and arms")
+    given = {"dataset": dataset, "output_dir": output_dir, "jobs": jobs}
+    fields |= {k: v.absolute() if isinstance(v, Path) else v for k, v in given.items() if v is not None}
+    try:
+        config = AblationConfig.model_validate(fields)
+    except ValidationError as error:
+        raise UserError(f"{path}: {_first_problem(error)}") from None
+    return _resolved(path, config)
+
+
+def _first_problem(error: ValidationError) -> str:
+    problem = error.errors()[0]
+    where = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        return f"unknown field `{where}`"
+    if problem["type"] == "missing":
+        return f"field `{where}` is missing"
+    if problem["type"] == "value_error":
+        return problem["msg"].removeprefix("Value error, ")
+    return f"field `{where}`: {problem['msg'][0].lower()}{problem['msg'][1:]}, got {problem['input']!r}"
+
+
+def _resolved(path: Path, config: AblationConfig) -> AblationConfig:
+    """The config with absolute paths, after checking that what it names is there."""
+    here = path.absolute().parent
+    arms = {name: arm.model_copy(update={"config": _normal(here, arm.config)}) for name, arm in config.arms.items()}
+    for name, arm in arms.items():
+        if not arm.config.is_file():
+            raise UserError(f"{path}: arms.{name}.config: no such recipe: {arm.config}")
+    launch = config.accelerate_config and _normal(here, config.accelerate_config)
+    if launch and not launch.is_file():
+        raise UserError(f"{path}: accelerate_config: no such file: {launch}")
+    dataset = _normal(here, config.dataset)
+    for part in ("sft", "preference"):
+        if not (dataset / part / "dataset_dict.json").is_file():
+            raise UserError(
+                f"{path}: dataset: {dataset} holds no {part}/ that `rise synth` wrote; run `rise synth` first"
+            )
+    base = _normal(here, Path(config.base))
+    if not base.is_dir() and (config.base.startswith((".", "/", "~")) or config.base.count("/") != 1):
+        raise UserError(f"{path}: base: expected a model folder or an id of the Hub (NAME/MODEL), got {config.base}")
+    updates = {
+        "arms": arms,
+        "accelerate_config": launch,
+        "dataset": dataset,
+        "base": str(base) if base.is_dir() else config.base,
+        "output_dir": _normal(here, config.output_dir),
+    }
+    return config.model_copy(update=updates)
+
+
+def _normal(here: Path, path: Path) -> Path:
+    return Path(os.path.normpath(here / path.expanduser()))

@@ -1,0 +1,211 @@
+"""The command line, `rise`: one subcommand a stage.
+
+Nothing heavy is imported at module level, so `rise --help` answers at once. A `UserError` becomes one sentence on
+stderr and exit status 2.
+"""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from synthesis.errors import UserError
+
+if TYPE_CHECKING:
+    from synthesis.pipeline import Summary
+
+HELP = """Train a model to call tools as the user meant it.
+
+The usual way: **synth** (real MCP calls to a dataset), **check** (what a recipe would train on), **ablate** (train and
+compare every arm), **publish** (a folder for the Hub).
+
+One stage alone trains by `accelerate launch -m rise_train.sft --config recipes/tiny/sft/config_full.yaml`; the same
+with `dpo`.
+"""
+
+app = typer.Typer(
+    help=HELP,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.command()
+def synth(
+    servers: Annotated[
+        Path,
+        typer.Argument(metavar="SERVERS.json", help="mcpServers JSON, as Claude Desktop, Cursor and VS Code use it."),
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Run directory: journals, manifest, dataset/.")],
+    seed: Annotated[int, typer.Option(help="Fixes everything: the same seed gives the same dataset.")] = 0,
+    positives: Annotated[int, typer.Option(min=1, help="How many requests with their right calls.")] = 1600,
+    negatives: Annotated[int, typer.Option(min=1, help="At most so many deviating calls to a decision turn.")] = 4,
+    author: Annotated[str, typer.Option(help="Who writes the requests: `offline` needs no model.")] = "offline",
+    tools_per_prompt: Annotated[int, typer.Option(min=1, help="Candidate tools in a prompt, gold ones included.")] = 4,
+    result_chars: Annotated[int, typer.Option(min=20, help="Tool results are cut to this length.")] = 200,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Start over: discard what RUN holds.")] = False,
+) -> None:
+    """Make a dataset from the servers' tools by really calling them.
+
+    Only tools that are marked read-only or allowed in SERVERS.json run, in a throw-away copy of the sandbox. Stop it at
+    any moment; the same command goes on where it was.
+    """
+    from synthesis.pipeline import synthesize
+
+    summary = synthesize(
+        servers,
+        output,
+        seed=seed,
+        positives=positives,
+        negatives=negatives,
+        author=author,
+        fresh=fresh,
+        tools_per_prompt=tools_per_prompt,
+        result_chars=result_chars,
+    )
+    _show_summary(summary)
+
+
+@app.command(name="eval")
+def evaluate(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Model folder, adapter folder, or an id of the Hub.")],
+    dataset: Annotated[Path, typer.Option(help="The dataset that `rise synth` wrote: RUN/dataset.")],
+    split: Annotated[str, typer.Option(help="Which split to score.")] = "test",
+    json_out: Annotated[Path | None, typer.Option("--json", help="Also write every reply and score here.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only so many tasks, a seeded sample.")] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Prompts decoded together.")] = 32,
+) -> None:
+    """Score a model: one greedy reply to every decision turn, with an interval on every rate."""
+    from eval.decisions import evaluate as score
+
+    _show_metrics(score(model, dataset, split=split, json_out=json_out, limit=limit, batch_size=batch_size))
+    if json_out is not None:
+        typer.echo(f"written to {json_out}")
+
+
+@app.command()
+def check(
+    config: Annotated[
+        Path, typer.Argument(metavar="CONFIG.yaml", help="Recipe of a stage, e.g. recipes/tiny/sft/config_full.yaml.")
+    ],
+) -> None:
+    """Check a recipe before it trains: what is rendered, what carries loss, what is too long."""
+    from rise_train.check import check_config
+
+    check_config(config)
+
+
+@app.command()
+def ablate(
+    config: Annotated[Path, typer.Argument(metavar="ABLATION.yaml", help="E.g. recipes/tiny/ablation.yaml.")],
+    dataset: Annotated[Path | None, typer.Option(help="Instead of the file's `dataset`.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Instead of the file's `output_dir`.")] = None,
+    jobs: Annotated[int | None, typer.Option(min=1, help="Trainings and evaluations at a time.")] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Discard earlier arms and start over.")] = False,
+) -> None:
+    """Train every arm on the same data and seeds, score all, and compare them.
+
+    Writes `ablation.json` and `report.html`. What is done already is skipped, so a stopped run just goes on.
+    """
+    from rise_train.ablation import ablate as run
+
+    run(config, dataset=dataset, output_dir=output, jobs=jobs, fresh=fresh)
+
+
+@app.command()
+def report(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder with an `ablation.json`.")],
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="HTML file; default: RUN/report.html.")] = None,
+) -> None:
+    """Print the table of an ablation, and write its report again."""
+    from rise_train.ablation import report as write
+
+    write(run, output)
+
+
+@app.command()
+def publish(
+    source: Annotated[Path, typer.Argument(metavar="RUN_OR_MODEL", help="A run, or the folder of a model or adapter.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Default: RUN/publish/ARM, or MODEL-publish.")
+    ] = None,
+    arm: Annotated[str, typer.Option(help="Which arm of the run.")] = "sft_dpo",
+    base_id: Annotated[str | None, typer.Option(help="Hub id of the base, where it was trained from a folder.")] = None,
+    dataset: Annotated[Path | None, typer.Option(help="Its test prompts try the copy; default: the run's.")] = None,
+    push: Annotated[
+        bool, typer.Option("--push", help="Really upload. Without it nothing leaves this machine.")
+    ] = False,
+    repo_id: Annotated[str | None, typer.Option(help="With --push: NAME/MODEL on the Hub.")] = None,
+    public: Annotated[bool, typer.Option("--public", help="With --push: make a new repository public.")] = False,
+) -> None:
+    """Write a folder that is ready for the Hub, and prove in a clean process that it loads and answers the same."""
+    from rise_train.publish import publish as write
+
+    write(source, output, arm=arm, base_id=base_id, dataset=dataset, push=push, repo_id=repo_id, private=not public)
+
+
+@app.command()
+def version() -> None:
+    """Print the versions of rise-train and of what it builds on."""
+    from importlib.metadata import PackageNotFoundError
+    from importlib.metadata import version as installed
+
+    from rise_train import __version__
+
+    typer.echo(f"rise-train {__version__} (Python {sys.version.split()[0]})")
+    for package in ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "mcp"):
+        try:
+            typer.echo(f"{package} {installed(package)}")
+        except PackageNotFoundError:
+            typer.echo(f"{package} is not installed")
+
+
+def _show_summary(summary: "Summary") -> None:
+    """Print the counts of a run, nested ones in one line each."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    for name, count in summary.counts.items():
+        shown = ", ".join(f"{key} {value}" for key, value in count.items()) if isinstance(count, dict) else str(count)
+        table.add_row(f"[bold]{name.replace('_', ' ')}[/]", shown)
+    console = Console()
+    console.print(table, highlight=False)
+    done = "was complete before" if summary.already_done else f"done in {summary.seconds:.0f} s"
+    console.print(f"{done}: {summary.run / 'dataset'}", highlight=False, soft_wrap=True)
+
+
+def _show_metrics(result: dict[str, Any]) -> None:
+    """Print the metrics of one model with their intervals."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from eval.metrics import METRICS
+
+    title = f"{Path(result['model']).name}: {result['n_tasks']} tasks of {result['split']}"
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0))
+    for column, justify in (("metric", "left"), ("%", "right"), ("95 % interval", "right"), ("n", "right")):
+        table.add_column(column, justify=justify, no_wrap=True)  # type: ignore[arg-type]
+    table.add_column("share of", style="dim")
+    for metric in METRICS:
+        rate = result["metrics"][metric.name]
+        interval = f"{100 * rate['low']:.1f} to {100 * rate['high']:.1f}"
+        table.add_row(metric.name, f"{100 * rate['value']:.1f}", interval, str(rate["n"]), metric.meaning)
+    Console().print(table, highlight=False)
+
+
+def main(args: list[str] | None = None) -> None:
+    """Entry point of `rise`. Exit status: 0 done, 2 the user can mend it, 130 interrupted, 1 anything else."""
+    try:
+        app(args, prog_name="rise")
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()
