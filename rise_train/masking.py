@@ -1,0 +1,144 @@
+"""Which tokens carry loss, found from what the model will be asked when it serves; works for any chat template.
+
+A *target* is one assistant turn: it begins where the serving prompt of that turn ends (history plus generation prompt)
+and ends with the stop token. Nothing else carries loss: no schema, no user text, no tool result, and not the line
+break that some templates put behind the stop token. Both stages use the same targets, so what SFT teaches is what DPO
+compares.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from synthesis.errors import UserError
+
+Message = dict[str, Any]
+Span = tuple[int, int]
+
+
+class MaskError(UserError):
+    """The chat template cannot give this conversation a sound mask."""
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A conversation as token ids, with the half-open token ranges [start, end) of its targets."""
+
+    input_ids: list[int]
+    spans: list[Span]
+    marked: list[int] | None = None
+    """What the template's own generation markers say (1 = assistant), a second opinion; None where it has none."""
+
+    @property
+    def labels(self) -> list[int]:
+        """Labels for a causal LM, shape (length,): the token id where it carries loss, else -100."""
+        labels = [-100] * len(self.input_ids)
+        for start, end in self.spans:
+            labels[start:end] = self.input_ids[start:end]
+        return labels
+
+    @property
+    def targets(self) -> list[list[int]]:
+        """Token ids of each target."""
+        return [self.input_ids[start:end] for start, end in self.spans]
+
+
+def render_ids(tokenizer: Any, messages: list[Message], tools: list[Message] | None, *, serve: bool) -> list[int]:
+    """Token ids of `messages`; with `serve` the generation prompt is added, as an inference server does."""
+    ids = tokenizer.apply_chat_template(
+        messages, tools=tools or None, add_generation_prompt=serve, tokenize=True, return_dict=False
+    )
+    return list(ids)
+
+
+def encode_turn(
+    tokenizer: Any, prompt: list[Message], turn: Message, tools: list[Message] | None
+) -> tuple[list[int], list[int]]:
+    """Token ids of the serving prompt and of the one assistant message that answers it, stop token included.
+
+    Raises `MaskError` where the template renders the history differently once the answer follows, or never stops.
+    """
+    prompt_ids = render_ids(tokenizer, prompt, tools, serve=True)
+    return prompt_ids, _answer(tokenizer, prompt_ids, render_ids(tokenizer, [*prompt, turn], tools, serve=False))
+
+
+def encode_conversation(tokenizer: Any, messages: list[Message], tools: list[Message] | None) -> Encoded:
+    """A whole conversation with one target for each of its assistant messages.
+
+    Raises `MaskError` as `encode_turn` does, and where an earlier turn is not a prefix of the whole.
+    """
+    turns = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
+    if not turns:
+        raise MaskError("the conversation has no assistant message to learn from")
+    whole, marked = _render_marked(tokenizer, messages, tools)
+    spans = []
+    for i in turns:
+        if i == len(messages) - 1:
+            prompt_ids = render_ids(tokenizer, messages[:i], tools, serve=True)
+            answer = _answer(tokenizer, prompt_ids, whole)
+        else:
+            prompt_ids, answer = encode_turn(tokenizer, messages[:i], messages[i], tools)
+        start, end = len(prompt_ids), len(prompt_ids) + len(answer)
+        if whole[:end] != prompt_ids + answer:
+            raise MaskError(_not_prefix(tokenizer, whole, prompt_ids + answer))
+        spans.append((start, end))
+    length = spans[-1][1] if turns[-1] == len(messages) - 1 else len(whole)
+    return Encoded(whole[:length], spans, marked[:length] if marked else None)
+
+
+def _answer(tokenizer: Any, prompt_ids: list[int], whole: list[int]) -> list[int]:
+    if whole[: len(prompt_ids)] != prompt_ids:
+        raise MaskError(_not_prefix(tokenizer, whole, prompt_ids))
+    rest = whole[len(prompt_ids) :]
+    stops = [i for i, token in enumerate(rest) if token == tokenizer.eos_token_id]
+    if not stops:
+        raise MaskError(
+            f"the chat template does not end an assistant turn with the stop token {tokenizer.eos_token!r}; set "
+            f"`eos_token` to the one it uses (the turn ends with {tokenizer.decode(rest[-4:])!r})"
+        )
+    return rest[: stops[-1] + 1]
+
+
+def _not_prefix(tokenizer: Any, whole: list[int], prefix: list[int]) -> str:
+    same = next(
+        (i for i, (a, b) in enumerate(zip(whole, prefix, strict=False)) if a != b), min(len(whole), len(prefix))
+    )
+    return (
+        "the prompt in training is not the prompt when serving: the chat template writes "
+        f"{tokenizer.decode(whole[same : same + 12])!r} in training where serving has "
+        f"{tokenizer.decode(prefix[same : same + 12])!r}"
+    )
+
+
+def use_training_template(tokenizer: Any) -> bool:
+    """Give `tokenizer` a template that renders history the same whatever follows; returns whether it was changed.
+
+    TRL carries such variants of the common templates. The variant is saved with the model, so both stages, evaluation
+    and serving see one and the same template. A template that TRL does not know stays; rows then prove it or fail.
+    """
+    from trl.chat_template_utils import get_training_chat_template, supports_tool_calling
+
+    if not supports_tool_calling(tokenizer):
+        raise UserError(
+            "the tokenizer's chat template does not render tool calls and tool results; choose a model whose template "
+            "does, or set `chat_template_path`"
+        )
+    try:
+        variant = get_training_chat_template(tokenizer)
+    except ValueError:  # a template that TRL has no variant of
+        return False
+    if variant is None:
+        return False
+    tokenizer.chat_template = variant
+    return True
+
+
+def _render_marked(
+    tokenizer: Any, messages: list[Message], tools: list[Message] | None
+) -> tuple[list[int], list[int] | None]:
+    """Token ids, and the mask (1 = assistant) by the template's own generation markers where it has them."""
+    marked = re.search(r"\{%-?\s*generation\s*-?%\}", tokenizer.chat_template) is not None
+    encoded = tokenizer.apply_chat_template(
+        messages, tools=tools or None, tokenize=True, return_dict=True, return_assistant_tokens_mask=marked
+    )
+    return list(encoded["input_ids"]), list(encoded["assistant_masks"]) if marked else None

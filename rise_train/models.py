@@ -1,0 +1,188 @@
+"""Models, adapters and rows as the training stages load them, and the log-probability probe that tells models apart."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rise_train.masking import use_training_template
+from synthesis.errors import UserError
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class ProbeRow:
+    """A fixed row whose log-probability identifies a model: token ids and labels (-100 where without loss)."""
+
+    id: str
+    input_ids: list[int]
+    labels: list[int]
+
+
+def is_adapter(path: str) -> bool:
+    """Whether `path` is a PEFT adapter folder."""
+    return (Path(path) / "adapter_config.json").is_file()
+
+
+def base_of(path: str) -> str:
+    """The base model of an adapter folder, or `path` itself for a full model."""
+    if not is_adapter(path):
+        return path
+    return str(json.loads((Path(path) / "adapter_config.json").read_text())["base_model_name_or_path"])
+
+
+def load_tokenizer(model_args: Any, training_args: Any) -> Any:
+    """The tokenizer with the one chat template that both stages, evaluation and serving use.
+
+    Raises `UserError` when there is none, or its template cannot show tool calls.
+    """
+    from transformers import AutoTokenizer
+
+    path = model_args.model_name_or_path
+    _require_model(path)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, revision=model_args.model_revision)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: no tokenizer could be loaded ({' '.join(str(error).split())[:200]})") from error
+    template = getattr(training_args, "chat_template_path", None)
+    if template:
+        tokenizer.chat_template = Path(template).read_text()
+        training_args.chat_template_path = None
+    eos = getattr(training_args, "eos_token", None)
+    if eos:
+        tokenizer.eos_token = eos
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    use_training_template(tokenizer)
+    return tokenizer
+
+
+def _require_model(path: str) -> None:
+    looks_local = Path(path).exists() or path.startswith((".", "/", "~")) or path.count("/") != 1
+    if looks_local and not any((Path(path) / n).is_file() for n in ("config.json", "adapter_config.json")):
+        raise UserError(f"model_name_or_path: {path} is no model folder (expected config.json or adapter_config.json)")
+
+
+def load_policy(model_args: Any, training_args: Any) -> tuple[Any, Any]:
+    """(model, peft_config) for a TRL trainer, such that DPO's reference is what the policy starts from.
+
+    Three cases (all others are refused, because in TRL they quietly train against the base model):
+    a full model is given as its path, which TRL loads twice, as policy and as reference; a full model with `use_peft`
+    gets a fresh adapter, and the reference is the model without it; an adapter folder becomes a `PeftModel` whose
+    adapter goes on training, and TRL freezes a copy of it, `ref`, as the reference.
+    """
+    from trl import get_peft_config
+
+    path = model_args.model_name_or_path
+    if model_args.load_in_4bit or model_args.load_in_8bit:
+        raise UserError("load_in_4bit, load_in_8bit: quantised training has not been tested here yet; leave them out")
+    dtype = {"dtype": model_args.dtype, "attn_implementation": model_args.attn_implementation}
+    training_args.model_init_kwargs = {
+        "revision": model_args.model_revision,
+        **dtype,
+        **(training_args.model_init_kwargs or {}),
+    }
+    if not is_adapter(path):
+        return path, get_peft_config(model_args)
+    if not model_args.use_peft:
+        raise UserError(
+            f"model_name_or_path: {path} is a LoRA adapter; set use_peft: true, or merge it into a full model"
+        )
+    model = load_adapter(path, training_args.model_init_kwargs)
+    training_args.model_init_kwargs = None
+    rank = model.peft_config["default"].r
+    if model_args.lora_r != rank:
+        raise UserError(
+            f"lora_r: the adapter {path} has rank {rank} and goes on with it, but the recipe says {model_args.lora_r}"
+        )
+    return model, None
+
+
+def load_adapter(path: str, init: dict[str, Any]) -> Any:
+    """A `PeftModel` with the adapter of folder `path` as its trainable `default` adapter."""
+    from peft import PeftModel
+    from trl.trainer.utils import create_model_from_path
+
+    base = base_of(path)
+    _require_model(base)
+    return PeftModel.from_pretrained(create_model_from_path(base, **init), path, is_trainable=True)
+
+
+def score_only_targets() -> None:
+    """Let TRL project only the positions that carry loss on the CPU too, as it does on GPUs; the loss is the same.
+
+    TRL 1.16 scores every position on a CPU, prompts included, to keep shapes fixed for accelerators that compile: four
+    tenths of a step's time for the tiny model. Can go when `add_fused_lm_head` decides by the device's kind.
+    """
+    import torch
+    from trl.trainer import utils
+
+    on_gpu = utils._use_triton
+    if on_gpu(torch.device("cpu")):  # done already
+        return
+    utils._use_triton = lambda device: device.type == "cpu" or on_gpu(device)
+
+
+def load_rows(data_args: Any, stage: str) -> list[Row]:
+    """The rows of the stage's table, as Python objects. Raises `UserError` when folder, table or split is missing."""
+    table = "sft" if stage == "sft" else "preference"
+    return read_split(Path(data_args.dataset_name), table, data_args.dataset_train_split)
+
+
+def read_split(dataset: Path, table: str, split: str) -> list[Row]:
+    """The rows of `dataset`/`table`, one split; `UserError` names what is missing."""
+    from datasets import load_from_disk
+
+    if not (dataset / table / "dataset_dict.json").is_file():
+        raise UserError(
+            f"dataset_name: {dataset} has no {table}/ dataset; make one with `rise synth SERVERS.json -o RUN`"
+        )
+    splits = load_from_disk(str(dataset / table))
+    if split not in splits:
+        raise UserError(f"dataset_train_split: {dataset / table} has no split {split!r}, only {', '.join(splits)}")
+    wanted = {"messages", "tools", "meta"} if table == "sft" else {"prompt", "chosen", "rejected", "tools", "meta"}
+    lacking = wanted - set(splits[split].column_names)
+    if lacking:
+        raise UserError(f"{dataset / table}: column {sorted(lacking)[0]!r} is missing from split {split!r}")
+    return list(splits[split])
+
+
+def log_probs(model: Any, rows: list[ProbeRow]) -> list[float]:
+    """Sum of the target tokens' log-probabilities of each row; one row a forward pass, so padding plays no part."""
+    import torch
+
+    training = model.training
+    model.eval()
+    sums = []
+    with torch.no_grad():
+        for row in rows:
+            ids = torch.tensor([row.input_ids], device=model.device)
+            labels = torch.tensor(row.labels[1:], device=model.device)
+            scores = model(input_ids=ids, use_cache=False).logits[0, :-1].float().log_softmax(-1)
+            picked = scores.gather(-1, labels.clamp(min=0)[:, None])[:, 0]
+            sums.append(float(picked[labels != -100].sum()))
+    model.train(training)
+    return sums
+
+
+def reference_log_probs(trainer: Any, rows: list[ProbeRow]) -> list[float]:
+    """`log_probs` under the model that a DPOTrainer really uses as reference."""
+    from peft import PeftModel
+    from trl.trainer.utils import use_adapter
+
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    if trainer.ref_model is not None:
+        return log_probs(trainer.accelerator.unwrap_model(trainer.ref_model), rows)
+    if not isinstance(model, PeftModel):  # precompute_ref_log_probs: the reference was the policy before its first step
+        return log_probs(model, rows)
+    with use_adapter(model, "ref" if "ref" in model.peft_config else None):
+        return log_probs(model, rows)
+
+
+def same_log_probs(left: list[float], right: list[float], *, exact_dtype: bool) -> bool:
+    """Whether two probes are of one model: equal up to rounding, which is coarser below float32."""
+    tolerance = 1e-4 if exact_dtype else 2e-2
+    return len(left) == len(right) and all(
+        abs(a - b) <= tolerance * max(1.0, abs(a)) for a, b in zip(left, right, strict=True)
+    )

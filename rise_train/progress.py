@@ -1,0 +1,79 @@
+"""Progress of a training: a bar on a terminal, plain lines elsewhere, and the losses on disk as they come."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from transformers import TrainerCallback
+
+from rise_train.manifest import HISTORY, write_json
+
+
+class ProgressCallback(TrainerCallback):  # type: ignore[misc]  # transformers carries no types
+    """Shows step, loss and (in DPO) reward margin; writes `log_history.json` at every logging step."""
+
+    def __init__(self, stage: str, folder: Path) -> None:
+        self.stage = stage
+        self.folder = folder
+        self.console = Console(stderr=True)
+        self.bar: Progress | None = None
+        self.started = 0.0
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Start the bar, or say in a line what begins."""
+        self.started, self.first = time.monotonic(), state.global_step
+        if not state.is_world_process_zero:
+            return
+        if not self.console.is_terminal:
+            again = f", going on from step {state.global_step}" if state.global_step else ""
+            print(f"{self.stage}: {state.max_steps} steps{again}", flush=True)
+            return
+        columns = [
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[loss]}"),
+        ]
+        self.bar = Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=self.console)
+        self.bar.start()
+        self.task = self.bar.add_task(self.stage, total=state.max_steps, completed=state.global_step, loss="")
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Move the bar; the last step is always logged, so that every training has a final loss."""
+        if state.global_step >= state.max_steps:
+            control.should_log = True
+        if self.bar:
+            self.bar.update(self.task, completed=state.global_step)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        """Show the newest loss and keep the history on disk."""
+        if not state.is_world_process_zero or not logs or "loss" not in logs:
+            return
+        write_json(self.folder / HISTORY, state.log_history)
+        margin = f"  margin {logs['rewards/margins']:.3f}" if "rewards/margins" in logs else ""
+        text = f"loss {logs['loss']:.4f}{margin}"
+        if self.bar:
+            self.bar.update(self.task, loss=text)
+            return
+        spent = time.monotonic() - self.started
+        left = spent / max(1, state.global_step - self.first) * (state.max_steps - state.global_step)
+        print(
+            f"{self.stage}: step {state.global_step}/{state.max_steps}  {text}  {spent:.0f} s, {left:.0f} s left",
+            flush=True,
+        )
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Take the bar down."""
+        if self.bar:
+            self.bar.stop()
+
+
+def quiet_libraries() -> None:
+    """Keep the libraries' own bars from breaking ours; warnings stay."""
+    import datasets
+    import transformers
+
+    datasets.disable_progress_bars()
+    transformers.utils.logging.disable_progress_bar()

@@ -1,0 +1,78 @@
+"""Supervised fine-tuning on verified trajectories: the first stage (RISE, section 3.4).
+
+    accelerate launch -m rise_train.sft --config recipes/tiny/sft/config_full.yaml \
+        --dataset_name runs/demo/dataset --output_dir runs/demo/models/sft
+
+    accelerate launch -m rise_train.sft --config recipes/tiny/sft/config_lora.yaml --learning_rate 1e-3
+
+A recipe holds TRL's own field names (SFTConfig, ModelConfig) and those of `config.DataArguments`. Loss is on the
+assistant's tokens only. Killed and started again, the same command goes on from its last checkpoint; finished, it does
+nothing.
+"""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from synthesis.errors import UserError
+
+
+def main(data_args: Any, training_args: Any, model_args: Any) -> Path:
+    """Check the data, train, and leave model, tokenizer and manifest in `output_dir`; returns the manifest's path."""
+    from datasets import Dataset
+    from transformers import PrinterCallback
+    from trl import SFTTrainer
+
+    from rise_train import manifest
+    from rise_train.batches import arrange
+    from rise_train.check import check_sft
+    from rise_train.config import settings
+    from rise_train.models import load_policy, load_rows, load_tokenizer, score_only_targets
+    from rise_train.progress import ProgressCallback, quiet_libraries
+
+    quiet_libraries()
+    run = manifest.open_run("sft", settings(data_args, training_args, model_args), data_args, model_args, training_args)
+    if run.finished:
+        print(f"sft: {run.folder} is finished already; nothing to do")
+        return run.folder / manifest.MANIFEST
+
+    tokenizer = load_tokenizer(model_args, training_args)
+    report = check_sft(tokenizer, load_rows(data_args, "sft"), training_args.max_length, data_args.on_overlong)
+    print(f"sft: {report.line()}", flush=True)
+
+    # The checked ids themselves are trained on, so TRL neither renders, masks nor cuts anything after the proof.
+    order = arrange([len(e.input_ids) for e in report.encoded], training_args)
+    rows = [{"input_ids": report.encoded[i].input_ids, "labels": report.encoded[i].labels} for i in order]
+    training_args.assistant_only_loss = False
+    score_only_targets()
+    model, peft_config = load_policy(model_args, training_args)
+    trainer = SFTTrainer(
+        model=model,
+        args=training_args,
+        train_dataset=Dataset.from_list(rows),
+        processing_class=tokenizer,
+        peft_config=peft_config,
+        callbacks=[ProgressCallback("sft", run.folder)],
+    )
+    trainer.remove_callback(PrinterCallback)
+    trainer.train(resume_from_checkpoint=run.checkpoint())
+    trainer.save_model(training_args.output_dir)
+
+    compute = {"trained_tokens": round(report.tokens * trainer.state.epoch), "reference_tokens": 0}
+    return manifest.finish(run, trainer, report.summary(), manifest.probe_rows(report.encoded), compute)
+
+
+def run_cli(argv: list[str]) -> int:
+    """Parse and run; a mistake of the user's gives one sentence and status 2."""
+    from rise_train.config import parse
+
+    try:
+        main(*parse("sft", argv))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_cli(sys.argv[1:]))

@@ -1,0 +1,62 @@
+"""Fixtures that several test packages share: a hand-made dataset of real shape and a small random model.
+
+Both are built once a session into a temporary folder. The model has never been trained: it is for mechanics, not for
+scores.
+"""
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from pathlib import Path
+
+import pytest
+from handmade import build_tokenizer, sft_row, train, trl_template, write_dataset
+
+
+@pytest.fixture(scope="session")
+def tiny_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with `sft/` and `preference/` DatasetDicts: 18 train and 6 test rows; single, sequential and parallel."""
+    rows = [sft_row(i) for i in range(24)]
+    return write_dataset(tmp_path_factory.mktemp("dataset"), rows[:18], rows[18:])
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with a small random Llama (about 0.1M parameters, float32) and its tokenizer, TRL's qwen3 template."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    folder = tmp_path_factory.mktemp("model")
+    tokenizer = build_tokenizer(trl_template("qwen3"))
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        max_position_embeddings=4096,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    torch.manual_seed(0)
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def sft_full(tiny_model: Path, tiny_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of `tiny_model` after a few steps of full SFT."""
+    return train("sft", "full", tiny_model, tiny_dataset, tmp_path_factory.mktemp("sft_full"))
+
+
+@pytest.fixture(scope="session")
+def sft_lora(tiny_model: Path, tiny_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of the LoRA adapter of a few steps of SFT on `tiny_model`."""
+    return train("sft", "lora", tiny_model, tiny_dataset, tmp_path_factory.mktemp("sft_lora"))
