@@ -86,7 +86,7 @@ class Primitive(Record):
 
 
 class Edge(Record):
-    """A proven data flow: argument `parameter` of step `target` holds `value`, which stands in the result of `source`."""
+    """A proven data flow: argument `parameter` of step `target` holds `value`, which stands in `source`'s result."""
 
     source: int
     target: int

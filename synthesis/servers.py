@@ -80,10 +80,13 @@ class _Server:
         return connection
 
     async def call(self, tool: Tool, arguments: dict[str, Json]) -> ToolResult:
-        """One call; see `Servers.call`. A tool that is marked read-only leaves nothing to forget."""
+        """One call; see `Servers.call`. A read-only mark is no proof that there is nothing to forget.
+
+        (The powerpoint server's `open_presentation` carries it, and numbers what it has opened.)
+        """
         async with self._lock:
             connection = self._connection or await self.start()
-            self._touched = self._touched or not tool.read_only
+            self._touched = True
             inner = arguments if self.config.url else self._workspace.inward(arguments)
             try:
                 result, latency = await connection.call(tool.name, inner)

@@ -132,10 +132,11 @@ class Workspace:
         found = _stamps(self.data)
         if found == self._stamps:
             return False
-        changed = [path for path, stamp in found.items() if self._stamps.get(path) != stamp]
-        for path in sorted(changed, key=len, reverse=True):
+        differing = {path for path in {**found, **self._stamps} if found.get(path) != self._stamps.get(path)}
+        for path in sorted(differing & set(found), key=len, reverse=True):
             self._remove(path)
-        for path in sorted(self._stamps):
+        folders = {os.path.dirname(path) for path in differing}  # their own times changed
+        for path in sorted((differing | folders) & set(self._stamps)):
             self._restore(path)
         self._stamps = _stamps(self.data)
         return True
@@ -172,6 +173,7 @@ def _stamps(root: Path) -> dict[str, _Stamp]:
     For files the change time is part of it: no program can set that back. Symbolic links are never followed.
     """
     stamps: dict[str, _Stamp] = {}
+    start = len(str(root)) + 1
     pending = [str(root)]
     while pending:
         for entry in os.scandir(pending.pop()):
@@ -183,5 +185,5 @@ def _stamps(root: Path) -> dict[str, _Stamp]:
                 pending.append(entry.path)
             else:
                 stamp += (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
-            stamps[os.path.relpath(entry.path, root)] = stamp
+            stamps[entry.path[start:]] = stamp
     return stamps

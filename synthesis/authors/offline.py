@@ -99,7 +99,8 @@ def _call(tool: Tool, book: Phrasebook, call: SetupCall, rng: random.Random) -> 
 
 def closing(result: str, reads: bool, rng: random.Random) -> str:
     """Write the assistant's closing message: what was found, or that it is done, with the start of the last result."""
-    words = " ".join(re.sub(r'[{}\[\]"]', "", result).split())
+    plain = result.replace('":', ": ").replace(',"', ", ")
+    words = " ".join(re.sub(r'[{}\[\]"]', "", plain).split())
     start = words if len(words) <= 60 else words[:60].rsplit(" ", 1)[0]
     if not start:
         return "Done."

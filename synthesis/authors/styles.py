@@ -71,9 +71,9 @@ def request(clauses: Sequence[Clause], joins: Sequence[str], style: str, rng: ra
     asks = clauses[0].mood == "question" or re.match(r"(can|could|would) ", joins[0]) is not None
     text = joins[0] + clauses[0].text
     for part, join in zip(clauses[1:], joins[1:], strict=True):
-        if asks and join.startswith("."):
-            join, asks = "?" + join[1:], False
-        text += join + _ordered(part)
+        if asks and (join.startswith(".") or (clauses[0].mood == "question" and style != "hurried")):
+            join, asks = _after_question(join), False
+        text += join + (_capital(_ordered(part)) if join == "? " else _ordered(part))
     return _finished(text, asks, style, rng)
 
 
@@ -127,6 +127,11 @@ def otherwise(rng: random.Random) -> str:
 def either_way(rng: random.Random) -> str:
     """Choose the join before steps that follow whichever branch was taken."""
     return rng.choice(_FINALLY)
+
+
+def _after_question(join: str) -> str:
+    """Turn a join into one that ends a question: ", then " gives "? Then "."""
+    return "? " + _capital(re.sub(r"^(\.|;|,)?( and)?\s*", "", join))
 
 
 def _ordered(part: Clause) -> str:

@@ -1,0 +1,91 @@
+"""The dataset card and the counts in it."""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from synthesis.records import Json, Sample, Tool, Trajectory
+
+Row = dict[str, Any]
+
+
+def count(
+    samples: Sequence[Sample],
+    trajectories: Mapping[str, Trajectory],
+    tools: Mapping[str, Tool],
+    rows: Mapping[str, Mapping[str, list[Row]]],
+) -> dict[str, Json]:
+    """Counts for the manifest and the card; `rows` is keyed by config (`sft`, `preference`), then by side."""
+    steps = [step for sample in samples for step in trajectories[sample.trajectory_id].steps]
+    groups = [row for side in rows["preference"].values() for row in side]
+    negatives = [negative for row in groups for negative in row["meta"]["negatives"]]
+    icps = [parameter for sample in samples for parameter in sample.critical]
+    return {
+        "positives": len(samples),
+        "negatives": len(negatives),
+        "groups": len(groups),
+        "trajectories": len(trajectories),
+        "tools": len({step.tool for step in steps}),
+        "servers": len({tools[step.tool].server for step in steps}),
+        "critical_parameters": len(icps),
+        "critical_agreed": sum(p.by_author and p.by_rule for p in icps),
+        **{config: {side: len(found) for side, found in sides.items()} for config, sides in rows.items()},
+        "by_pattern": _sorted(sample.pattern for sample in samples),
+        "by_style": _sorted(sample.style for sample in samples),
+        "calls_by_server": _sorted(tools[step.tool].server for step in steps),
+        "negatives_by_kind": _sorted(negative["kind"] for negative in negatives),
+    }
+
+
+def _sorted(items: Iterable[str]) -> dict[str, int]:
+    return dict(sorted(Counter(items).items()))
+
+
+def card(counts: Mapping[str, Json], facts: Mapping[str, Json]) -> str:
+    """The dataset card, Markdown with the front matter that the Hub reads."""
+    tables = "\n\n".join(
+        _table(title, head, counts[key])
+        for title, head, key in (
+            ("Positives by pattern", "pattern", "by_pattern"),
+            ("Calls by server", "server", "calls_by_server"),
+            ("Negatives by mutation", "kind", "negatives_by_kind"),
+        )
+    )
+    about = "\n".join(f"- {name}: {value}" for name, value in facts.items())
+    return _CARD.format(tables=tables, about=about, **{key: counts[key] for key in _IN_CARD})
+
+
+_IN_CARD = ("positives", "negatives", "groups", "trajectories", "tools", "servers", "sft", "preference")
+_CARD = """---
+language: en
+task_categories: [text-generation]
+tags: [tool-calling, function-calling, mcp, preference, intent-deviation]
+configs:
+- config_name: sft
+- config_name: preference
+---
+# Tool calls as the user meant them
+
+{positives} positives over {trajectories} trajectories of {tools} tools on {servers} real MCP servers; {negatives}
+negatives in {groups} groups. Every positive trajectory was executed from end to end in a clean sandbox; every negative
+keeps the request and changes at least one intent-aware critical parameter of the call.
+
+- `sft` ({sft[train]} train, {sft[test]} test): `messages`, `tools`, `meta`.
+- `preference` ({preference[train]} train, {preference[test]} test): `prompt`, `chosen`, `rejected` (a list of message
+  lists: one group a row), `tools`, `meta`.
+
+Read it with `datasets.load_from_disk`. Features are `Json()`, so each row keeps exactly the keys it has. Train and test
+share no trajectory, no request and no sequence of calls.
+
+{tables}
+
+## How it was made
+
+{about}
+"""
+
+
+def _table(title: str, head: str, rows: Mapping[str, int]) -> str:
+    lines = [f"## {title}", "", f"| {head} | count |", "|---|---:|"]
+    return "\n".join([*lines, *(f"| {re.sub(r'[|]', '/', name)} | {number} |" for name, number in rows.items())])

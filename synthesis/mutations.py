@@ -1,0 +1,191 @@
+"""Negatives: assistant turns that would run, yet are not what the user asked for (RISE, section 3.3.2).
+
+The critical parameters of one decision turn are mutated, all else stays. Every critical parameter has a pool of
+deviating values (from the author) and, where it may be left out, the deletion; combinations over the pools are sampled
+by `sampling`. Nothing gets through that the tool's schema refuses, that means the same as gold, or that the request
+itself supports.
+"""
+
+from collections.abc import Iterator, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any
+
+from jsonschema import Draft202012Validator
+
+from synthesis.authors.base import Author
+from synthesis.authors.similarity import similarity
+from synthesis.critical import agreed
+from synthesis.records import CriticalParameter, Json, Mutation, MutationKind, Negative, Sample, Tool, Trajectory
+from synthesis.sampling import Choice, Space, complexity
+from synthesis.seeds import digest, seeded
+from synthesis.values import normal, same, say, supported
+
+THRESHOLD = 0.1
+"""Combinations less complex than this are dropped (the paper's threshold is not known)."""
+_validators: dict[tuple[str, str], tuple[dict[str, Json], Draft202012Validator]] = {}
+
+
+def valid(tool: Tool, arguments: dict[str, Json]) -> bool:
+    """Tell whether the tool's input schema accepts the arguments."""
+    return bool(_validator(tool, "").is_valid(arguments))
+
+
+def _validator(tool: Tool, parameter: str) -> Draft202012Validator:
+    """The validator of one parameter, or of all arguments for the empty name; made once a schema."""
+    key, root = (tool.full_name, parameter), tool.input_schema
+    known = _validators.get(key)
+    if known is None or known[0] is not root:
+        own = {"$defs": root.get("$defs", {}), **root.get("properties", {}).get(parameter, {})} if parameter else root
+        known = _validators[key] = (root, Draft202012Validator(own))
+    return known[1]
+
+
+def deviation(before: Json, after: Json) -> float:
+    """How far a mutated value is from gold, in [0, 1].
+
+    Numbers: relative difference. Anything else: mean of the word difference (1 - Jaccard of the word sets) and the edit
+    distance over the length. The paper takes the distance of BERT embeddings for texts; the edit and word distance are
+    our offline stand-in, which needs no model.
+    """
+    if isinstance(before, bool) or isinstance(after, bool):
+        return float(before != after)
+    if isinstance(before, int | float) and isinstance(after, int | float):
+        return min(1.0, abs(before - after) / max(abs(before), abs(after), 1e-12))
+    first, second = say(before), say(after)
+    mine, theirs = set(first.casefold().split()), set(second.casefold().split())
+    overlap = len(mine & theirs) / max(len(mine | theirs), 1)
+    return 1 - (overlap + similarity(first, second)) / 2
+
+
+@dataclass(frozen=True)
+class Site:
+    """One critical parameter of a turn and what may be put in its place."""
+
+    critical: CriticalParameter
+    options: list[Mutation]
+    deviations: list[float]
+    """The deviation of each option; a deletion counts as 1."""
+
+
+def allowed(tool: Tool, arguments: dict[str, Json], parameter: str, after: Json, request: str) -> bool:
+    """The guards on one mutated value: of gold's type, of another meaning, not in the request, valid by its schema.
+
+    A whole number does not become a fraction; whether a fraction may become whole is for the schema to say.
+    """
+    before = arguments[parameter]
+    types = {type(before), type(after)}
+    if len(types) > 1 and (types != {int, float} or (isinstance(before, int) and not float(after).is_integer())):
+        return False
+    if same(before, after) or supported(after, request):
+        return False
+    return bool(_validator(tool, parameter).is_valid(after))
+
+
+def deletable(tool: Tool, arguments: dict[str, Json], parameter: str) -> bool:
+    """Whether leaving the parameter out is possible and changes the call: not required, and not at its default."""
+    schema = tool.input_schema.get("properties", {}).get(parameter, {})
+    default = isinstance(schema, dict) and "default" in schema and same(schema["default"], arguments[parameter])
+    rest = {name: value for name, value in arguments.items() if name != parameter}
+    return parameter not in tool.input_schema.get("required", []) and not default and valid(tool, rest)
+
+
+def sites(
+    sample: Sample, trajectory: Trajectory, turn: int, tools: dict[str, Tool], author: Author, seed: int
+) -> list[Site]:
+    """Return the turn's critical parameters, each with its guarded pool (which may be empty)."""
+    found: list[Site] = []
+    for critical in agreed(sample.critical):
+        step = trajectory.steps[critical.step]
+        if step.turn == turn:
+            options = list(_pool(critical, step.arguments, tools[step.tool], sample.request, author, seed))
+            deviations = [1.0 if option.deleted else deviation(option.before, option.after) for option in options]
+            found.append(Site(critical, options, deviations))
+    return found
+
+
+def _pool(
+    critical: CriticalParameter, arguments: dict[str, Json], tool: Tool, request: str, author: Author, seed: int
+) -> Iterator[Mutation]:
+    step, name = critical.step, critical.parameter
+    before = arguments[name]
+    seen = {normal(before)}
+    for kind, after in author.alternatives(tool, name, before, seed):
+        if normal(after) not in seen and allowed(tool, arguments, name, after, request):
+            seen.add(normal(after))
+            yield Mutation(step=step, parameter=name, kind=kind, before=before, after=after)
+    if deletable(tool, arguments, name):
+        yield Mutation(step=step, parameter=name, kind="deletion", before=before, deleted=True)
+
+
+def negatives(
+    sample: Sample, trajectory: Trajectory, tools: dict[str, Tool], author: Author, count: int, seed: int
+) -> list[Negative]:
+    """Return at most `count` distinct negatives for every decision turn that has a critical parameter, turn by turn."""
+    found: list[Negative] = []
+    pool_seed = seeded(seed, "pools", sample.id).getrandbits(32)
+    for turn, steps in enumerate(trajectory.turns):
+        here = sites(sample, trajectory, turn, tools, author, pool_seed)
+        if not any(site.options for site in here):
+            continue
+        space = Space([site.deviations for site in here], THRESHOLD)
+        gold = _calls(trajectory, steps)
+        seen = {_multiset(gold)}
+        kept: list[Negative] = []
+        for draw in (count, 4 * count):
+            for choice in space.sample(draw, seeded(seed, "negatives", sample.id, turn, draw)):
+                negative = _negative(sample, trajectory, turn, here, choice)
+                calls = apply(gold, negative, trajectory)
+                key = _multiset(calls)
+                if (
+                    len(kept) < count
+                    and key not in seen
+                    and all(valid(tools[c["name"]], c["arguments"]) for c in calls)
+                ):
+                    seen.add(key)
+                    kept.append(negative)
+            if len(kept) == count:
+                break
+        found += kept
+    return found
+
+
+def _calls(trajectory: Trajectory, steps: Sequence[int]) -> list[dict[str, Any]]:
+    return [{"name": trajectory.steps[i].tool, "arguments": dict(trajectory.steps[i].arguments)} for i in steps]
+
+
+def _multiset(calls: list[dict[str, Any]]) -> str:
+    """The calls as a key in which their order does not count: two calls that swapped places do the same."""
+    return "|".join(sorted(f"{call['name']}{normal(call['arguments'])}" for call in calls))
+
+
+def _negative(sample: Sample, trajectory: Trajectory, turn: int, here: list[Site], choice: Choice) -> Negative:
+    changed = [(site, option - 1) for site, option in zip(here, choice, strict=True) if option]
+    mutations = [site.options[option] for site, option in changed]
+    total = sum(site.deviations[option] for site, option in changed)
+    kind: MutationKind = mutations[0].kind if len(mutations) == 1 else "combination"
+    return Negative(
+        id=digest(sample.id, turn, [mutation.model_dump() for mutation in mutations]),
+        sample_id=sample.id,
+        turn=turn,
+        kind=kind,
+        mutations=mutations,
+        score=round(complexity(len(mutations), len(here), total), 6),
+        primitive_ids=list(dict.fromkeys(trajectory.steps[mutation.step].primitive_id for mutation in mutations)),
+    )
+
+
+def apply(calls: list[dict[str, Any]], negative: Negative, trajectory: Trajectory) -> list[dict[str, Any]]:
+    """Return the turn's calls with the negative's mutations in them; `calls`, gold's in step order, are not changed.
+
+    A call is `{"name": full tool name, "arguments": {...}}`; the order of the arguments is gold's.
+    """
+    changed = deepcopy(calls)
+    position = {step: i for i, step in enumerate(trajectory.turns[negative.turn])}
+    for mutation in negative.mutations:
+        arguments = changed[position[mutation.step]]["arguments"]
+        if mutation.deleted:
+            del arguments[mutation.parameter]
+        else:
+            arguments[mutation.parameter] = deepcopy(mutation.after)
+    return changed

@@ -1,0 +1,253 @@
+"""The whole synthesis in order: servers, primitives, trajectories, samples, negatives, dataset.
+
+A run directory holds one journal a stage, `manifest.json` and `dataset/`. The journals are the state: the same command
+again does only what is missing, after `kill -9` too.
+"""
+
+import asyncio
+import os
+import platform
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AsyncExitStack, ExitStack, contextmanager
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from pydantic import BaseModel
+
+from synthesis import dataset, mutations, primitives, samples, trajectories
+from synthesis.errors import UserError
+from synthesis.journal import Journal
+from synthesis.primitives import Policy, Progress
+from synthesis.progress import stage
+from synthesis.records import Json, Negative, Primitive, Sample, Tool, Trajectory
+from synthesis.rundir import Config, fingerprint, open_run, save
+
+if TYPE_CHECKING:
+    from synthesis.authors.base import Author
+    from synthesis.mcp_config import ServersFile
+    from synthesis.servers import Servers
+
+PER_TOOL = 12
+"""Candidate calls tried for each tool."""
+MAX_WORKERS = 2
+"""Sets of servers that run side by side, where there are as many processor cores; the data does not depend on it."""
+REQUESTS_PER_TRAJECTORY = 2
+PACKAGES = ("datasets", "jsonschema", "mcp", "pyarrow", "pydantic")
+
+RecordT = TypeVar("RecordT", bound=BaseModel)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a run made. `counts` is the table of `manifest.json`."""
+
+    run: Path
+    counts: dict[str, Json]
+    seconds: float
+    already_done: bool = False
+    """The run was complete before; nothing was called."""
+
+
+@dataclass
+class _Run:
+    """One run in progress: where it writes, what it was asked for, and how long its stages took."""
+
+    folder: Path
+    config: Config
+    author: "Author"
+    files: ExitStack = field(default_factory=ExitStack)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def journal(self, name: str, record_type: type[RecordT]) -> Journal[RecordT]:
+        return self.files.enter_context(Journal(self.folder / f"{name}.jsonl", record_type))
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[Progress]:
+        started = time.monotonic()
+        with stage(name) as progress:
+            yield progress
+        self.seconds[name] = round(time.monotonic() - started, 1)
+
+
+def synthesize(
+    servers_file: Path,
+    run: Path,
+    *,
+    seed: int = 0,
+    positives: int = 1600,
+    negatives: int = 4,
+    author: str = "offline",
+    fresh: bool = False,
+    tools_per_prompt: int = 4,
+    result_chars: int = 200,
+    per_tool: int = PER_TOOL,
+) -> Summary:
+    """Make a dataset from the servers in `servers_file`; everything goes to the folder `run`.
+
+    `positives` is the number of samples, `negatives` the most that one decision turn gets, `per_tool` the candidate
+    calls tried for each tool. The same arguments again do only what is missing; other arguments on the same folder are
+    refused unless `fresh`, which starts over.
+
+    Raises `UserError` for what the user can mend: a broken servers file, a server that does not start or keeps dying, a
+    run made with another configuration.
+    """
+    started = time.monotonic()
+    _check(positives=positives, negatives=negatives, tools_per_prompt=tools_per_prompt, per_tool=per_tool)
+    from synthesis.servers import load_servers
+
+    writer = _author(author)
+    file = load_servers(servers_file)
+    config = Config(
+        seed=seed,
+        positives=positives,
+        negatives=negatives,
+        author=author,
+        tools_per_prompt=tools_per_prompt,
+        result_chars=result_chars,
+        per_tool=per_tool,
+        servers=fingerprint(file),
+    )
+    manifest = open_run(run, config, fresh)
+    if manifest["complete"] and (run / "dataset").is_dir():
+        return Summary(run, manifest["counts"], time.monotonic() - started, already_done=True)
+    work = _Run(run, config, writer)
+    with work.files:
+        counts = asyncio.run(_make(work, file, manifest))
+    return Summary(run, counts, time.monotonic() - started)
+
+
+def _check(**numbers: int) -> None:
+    for name, value in numbers.items():
+        if value < 1:
+            raise UserError(f"--{name.replace('_', '-')}: expected 1 or more, not {value}.")
+
+
+def _author(name: str) -> "Author":
+    if name != "offline":
+        raise UserError(f"--author: expected 'offline', the one author of this version, not {name!r}.")
+    from synthesis.authors.offline import OfflineAuthor
+
+    return OfflineAuthor()
+
+
+async def _make(run: _Run, file: "ServersFile", manifest: dict[str, Json]) -> dict[str, Json]:
+    """All stages; returns the counts. The servers run no longer than calls are made."""
+    calls = run.journal("primitives", Primitive)
+    async with AsyncExitStack() as running:
+        pool = await _start(run, file, running)
+        _remember(run, manifest, pool[0])
+        done = await _call(run, file, pool, calls)
+    source = _write(run, pool[0].tools, done)
+    with run.stage("dataset") as progress:
+        facts = {"isolation": pool[0].isolation, "seed": run.config.seed, "author": run.author.name}
+        facts |= {f"server {name}": number for name, number in pool[0].versions.items()}
+        counts = dataset.write(source, run.folder / "dataset", mutations.apply, facts)
+        progress(len(source.samples), len(source.samples), "")
+    counts["primitives"] = primitive_counts(calls)
+    save(run.folder / "manifest.json", {**manifest, "complete": True, "counts": counts, "seconds": run.seconds})
+    return counts
+
+
+async def _start(run: _Run, file: "ServersFile", running: AsyncExitStack) -> list["Servers"]:
+    """Start the servers, as many times as they are to work side by side; each set has its own sandbox."""
+    from synthesis.servers import Servers
+
+    with run.stage("servers") as progress:
+        count = min(MAX_WORKERS, os.cpu_count() or 1)
+        pool = []
+        for number in range(1, count + 1):
+            pool.append(await running.enter_async_context(Servers(file)))
+            progress(number, count, "sets started")
+    return pool
+
+
+def _remember(run: _Run, manifest: dict[str, Json], servers: "Servers") -> None:
+    """Note versions and tool schemas in the manifest; refuse to go on where they are not those of the start."""
+    facts: dict[str, Json] = {
+        "servers": servers.versions,
+        "tools": {name: tool.schema_hash for name, tool in servers.tools.items()},
+        "isolation": servers.isolation,
+    }
+    for key in ("servers", "tools"):
+        if key in manifest and manifest[key] != facts[key]:
+            old, new = manifest[key], facts[key]
+            changed = sorted(name for name in {**old, **new} if old.get(name) != new.get(name))
+            raise UserError(
+                f"{run.folder}: {key} changed since the run began ({', '.join(changed[:5])}); start over with --fresh."
+            )
+    packages = {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
+    manifest |= {**facts, "packages": packages}
+    save(run.folder / "manifest.json", manifest)
+
+
+async def _call(
+    run: _Run, file: "ServersFile", pool: Sequence["Servers"], calls: Journal[Primitive]
+) -> list[Trajectory]:
+    """The stages that call servers: primitives, then trajectories."""
+    config = run.config
+    policies = {entry.name: Policy(tuple(entry.rise.errors), entry.rise.state == "memory") for entry in file.servers}
+    with run.stage("primitives") as progress:
+        await primitives.collect(
+            pool, policies, run.author, calls, per_tool=config.per_tool, seed=config.seed, progress=progress
+        )
+    with run.stage("trajectories") as progress:
+        return await trajectories.generate(
+            pool,
+            policies,
+            calls,
+            run.journal("trajectories", Trajectory),
+            run.journal("trajectories_rejected", trajectories.RejectedTrajectory),
+            count=-(-config.positives // REQUESTS_PER_TRAJECTORY),
+            seed=config.seed,
+            result_chars=config.result_chars,
+            progress=progress,
+        )
+
+
+def _write(run: _Run, tools: dict[str, Tool], done: list[Trajectory]) -> dataset.Source:
+    """The stages that write text: samples, then negatives."""
+    config = run.config
+    if not done:
+        raise UserError(f"{run.folder / 'primitives.jsonl'}: no call succeeded, so there is nothing to learn from.")
+    with run.stage("samples") as progress:
+        made = samples.compose(
+            done,
+            tools,
+            run.author,
+            run.journal("samples", Sample),
+            run.journal("samples_rejected", samples.RejectedSample),
+            count=config.positives,
+            seed=config.seed,
+            progress=progress,
+        )
+    by_id = {trajectory.id: trajectory for trajectory in done}
+    with run.stage("negatives") as progress:
+        negatives = samples.negate(
+            made,
+            by_id,
+            tools,
+            run.author,
+            run.journal("negatives", Negative),
+            count=config.negatives,
+            seed=config.seed,
+            progress=progress,
+        )
+    return dataset.Source(tools, by_id, made, negatives, config.seed, config.tools_per_prompt)
+
+
+def primitive_counts(calls: Iterable[Primitive]) -> dict[str, Json]:
+    """How many candidates were accepted, not repeatable, and rejected, the latter by the rule that fired."""
+    records = list(calls)
+    accepted = [record for record in records if record.verdict == "ok"]
+    reasons = Counter(record.reason.split(":")[0] for record in records if record.verdict == "rejected")
+    return {
+        "tried": len(records),
+        "accepted": len(accepted),
+        "not_deterministic": sum(not record.deterministic for record in accepted),
+        "tools_accepted": len({record.tool for record in accepted}),
+        "rejected_by_rule": dict(sorted(reasons.items())),
+    }

@@ -1,0 +1,54 @@
+"""Progress for people: bars on a terminal, a plain line now and then in a log."""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from synthesis.primitives import Progress as Report
+
+LINE_EVERY_S = 5.0
+
+
+@contextmanager
+def stage(title: str) -> Iterator[Report]:
+    """A stage with the name `title`; yields what to call with `(done, total, item)`."""
+    console = Console(stderr=True)
+    if console.is_terminal:
+        with _bars(console) as bars:
+            task = bars.add_task(title, total=None, item="")
+            yield lambda done, total, item: bars.update(task, completed=done, total=total, item=item)
+    else:
+        lines = _Lines(title)
+        yield lines
+        lines.close()
+
+
+def _bars(console: Console) -> Progress:
+    columns = (TextColumn("{task.description:<13}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    return Progress(*columns, TimeRemainingColumn(), TextColumn("[dim]{task.fields[item]}"), console=console)
+
+
+class _Lines:
+    """A line on stderr every few seconds, and one at the end."""
+
+    def __init__(self, title: str) -> None:
+        self.title, self.last, self.state = title, time.monotonic(), (0, 0)
+        self.started = self.last
+
+    def __call__(self, done: int, total: int, item: str) -> None:
+        self.state = (done, total)
+        if time.monotonic() - self.last >= LINE_EVERY_S:
+            self.last = time.monotonic()
+            self._print()
+
+    def close(self) -> None:
+        """Print how it ended."""
+        self._print()
+
+    def _print(self) -> None:
+        done, total = self.state
+        print(f"{self.title}: {done}/{total} ({time.monotonic() - self.started:.0f} s)", file=sys.stderr, flush=True)

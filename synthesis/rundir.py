@@ -1,0 +1,109 @@
+"""The run directory: which configuration it belongs to, and what is in it."""
+
+import json
+import os
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from synthesis.errors import UserError
+from synthesis.records import Json
+from synthesis.seeds import digest
+
+if TYPE_CHECKING:
+    from synthesis.mcp_config import ServersFile
+
+FORMAT = 1
+"""Version of the run directory; a run of another format is refused."""
+JOURNALS = (
+    "primitives.jsonl",
+    "trajectories.jsonl",
+    "trajectories_rejected.jsonl",
+    "samples.jsonl",
+    "samples_rejected.jsonl",
+    "negatives.jsonl",
+)
+
+
+@dataclass(frozen=True)
+class Config:
+    """All that decides what the dataset holds; its hash keys the run directory."""
+
+    seed: int
+    positives: int
+    negatives: int
+    author: str
+    tools_per_prompt: int
+    result_chars: int
+    per_tool: int
+    servers: str
+    """Hash of the servers file and of the sandbox's template and setup script."""
+    format: int = FORMAT
+
+    @property
+    def hash(self) -> str:
+        """Content hash of the configuration."""
+        return digest(asdict(self))
+
+
+def fingerprint(file: "ServersFile") -> str:
+    """Hash of the servers file's text, before `${VAR}` is filled in, and of the sandbox that it names."""
+    parts = [file.path.read_text(encoding="utf-8")]
+    if file.template is not None:
+        paths = sorted(path for path in file.template.rglob("*") if path.is_file())
+        parts += [f"{path.relative_to(file.template)} {digest(path.read_bytes().hex())}" for path in paths]
+    if file.setup is not None:
+        parts.append(file.setup.read_text(encoding="utf-8"))
+    return digest(parts)
+
+
+def open_run(run: Path, config: Config, fresh: bool) -> dict[str, Json]:
+    """The manifest of `run`, new or old; `fresh` removes an old run first.
+
+    Raises `UserError` for a folder that belongs to another configuration or whose manifest cannot be read.
+    """
+    if run.exists() and not run.is_dir():
+        raise UserError(f"{run}: expected a folder for the run, but it is a file.")
+    if fresh:
+        _clear(run)
+    path = run / "manifest.json"
+    if not path.exists():
+        if any((run / name).exists() for name in JOURNALS):
+            raise UserError(f"{run}: expected a manifest.json beside the journals; start over with --fresh.")
+        run.mkdir(parents=True, exist_ok=True)
+        manifest: dict[str, Json] = {"config": asdict(config), "config_hash": config.hash, "complete": False}
+        save(path, manifest)
+        return manifest
+    return _read(path, config)
+
+
+def _read(path: Path, config: Config) -> dict[str, Json]:
+    try:
+        manifest: dict[str, Json] = json.loads(path.read_text(encoding="utf-8"))
+        old = dict(manifest["config"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: expected the manifest of a run; start over with --fresh.") from error
+    if manifest.get("config_hash") == config.hash:
+        return manifest
+    new = asdict(config)
+    changed = ", ".join(f"{name}: {old.get(name)!r} -> {new[name]!r}" for name in new if old.get(name) != new[name])
+    raise UserError(
+        f"{path.parent}: the run was made with another configuration ({changed}); start over with --fresh, or name "
+        "another folder."
+    )
+
+
+def _clear(run: Path) -> None:
+    """Remove what an earlier run left, and nothing else that lies in the folder. The manifest goes last."""
+    for name in JOURNALS:
+        (run / name).unlink(missing_ok=True)
+    shutil.rmtree(run / "dataset", ignore_errors=True)
+    (run / "manifest.json").unlink(missing_ok=True)
+
+
+def save(path: Path, content: dict[str, Json]) -> None:
+    """Write JSON so that a killed process leaves the old file or the new one."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(partial, path)

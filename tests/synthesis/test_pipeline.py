@@ -1,0 +1,175 @@
+"""The whole synthesis on real MCP servers: complete, repeatable to the byte, and safe to kill."""
+
+import hashlib
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from datasets import load_from_disk
+
+from synthesis.errors import UserError
+from synthesis.pipeline import Summary, synthesize
+
+ROOT = Path(__file__).parents[2]
+TINY = ROOT / "recipes" / "tiny"
+SERVERS = ("time", "units", "sqlite")
+WANTED: dict[str, Any] = {"positives": 60, "negatives": 3, "per_tool": 4}
+
+pytestmark = pytest.mark.skipif(not (ROOT / ".servers").is_dir(), reason="the MCP servers are not set up: make setup")
+
+
+def servers_file(folder: Path, **more: Any) -> Path:
+    """Some of the shipped servers, the quick ones, with paths that hold from anywhere."""
+    shipped = json.loads((TINY / "mcp.json").read_text())
+    entries = {name: shipped["mcpServers"][name] for name in SERVERS}
+    for entry in entries.values():
+        entry["command"] = str(TINY / entry["command"])
+    sandbox = {name: str(TINY / path) for name, path in shipped["rise"]["sandbox"].items()}
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "mcp.json"
+    path.write_text(json.dumps({"mcpServers": {**entries, **more}, "rise": {"sandbox": sandbox}}))
+    return path
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Summary:
+    folder = tmp_path_factory.mktemp("made")
+    return synthesize(servers_file(folder), folder / "run", **WANTED)
+
+
+def test_all_stages_leave_their_records(made: Summary) -> None:
+    run = made.run
+    assert made.counts["positives"] == 60
+    assert made.counts["servers"] == 3
+    assert made.counts["negatives"] > 100
+    primitives = {row["id"]: row for row in lines(run / "primitives.jsonl")}
+    trajectories = {row["id"]: row for row in lines(run / "trajectories.jsonl")}
+    samples = {row["id"]: row for row in lines(run / "samples.jsonl")}
+    for negative in lines(run / "negatives.jsonl"):
+        trajectory = trajectories[samples[negative["sample_id"]]["trajectory_id"]]
+        assert negative["primitive_ids"]
+        for key in negative["primitive_ids"]:
+            assert primitives[key]["verdict"] == "ok"
+            assert key in {step["primitive_id"] for step in trajectory["steps"]}
+    manifest = json.loads((run / "manifest.json").read_text())
+    assert manifest["complete"]
+    assert manifest["counts"] == made.counts
+    assert set(manifest["servers"]) == set(SERVERS)
+    assert set(manifest["tools"]) == {row["tool"] for row in primitives.values()}
+    assert {"mcp", "datasets", "python"} <= set(manifest["packages"])
+
+
+def test_the_dataset_reads_with_datasets_alone(made: Summary) -> None:
+    sft, preference = (load_from_disk(str(made.run / "dataset" / name)) for name in ("sft", "preference"))
+    assert set(sft) == set(preference) == {"train", "test"}
+    assert len(sft["train"]) + len(sft["test"]) == 60
+    ids = {row["meta"]["id"] for row in sft["test"]}
+    assert {row["meta"]["sample_id"] for row in preference["test"]} <= ids
+    assert not {row["meta"]["sample_id"] for row in preference["train"]} & ids
+    text = json.dumps([*sft["train"], *sft["test"]])
+    assert str(ROOT) not in text
+    assert "rise-" not in text, "no path of the sandbox"
+
+
+def test_nothing_is_done_twice(made: Summary) -> None:
+    before = hashes(made.run)
+    again = synthesize(made.run.parent / "mcp.json", made.run, **WANTED)
+    assert again.already_done
+    assert again.counts == made.counts
+    assert hashes(made.run) == before
+
+
+def test_another_configuration_is_refused_unless_fresh(made: Summary, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"another configuration \(seed: 0 -> 1\).*--fresh"):
+        synthesize(made.run.parent / "mcp.json", made.run, **WANTED, seed=1)
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "primitives.jsonl").write_text("")
+    (run / "notes.txt").write_text("mine")
+    with pytest.raises(UserError, match=r"manifest\.json"):
+        synthesize(made.run.parent / "mcp.json", run, **WANTED)
+    (run / "manifest.json").write_text("{broken")
+    with pytest.raises(UserError, match="expected the manifest of a run"):
+        synthesize(made.run.parent / "mcp.json", run, **WANTED)
+    fresh = synthesize(made.run.parent / "mcp.json", run, positives=5, per_tool=1, fresh=True)
+    assert fresh.counts["positives"] == 5
+    assert (run / "notes.txt").read_text() == "mine"
+
+
+def test_killed_at_any_stage_and_resumed_it_ends_the_same(made: Summary, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    script = (
+        "import sys; from pathlib import Path; from synthesis.pipeline import synthesize\n"
+        f"synthesize(Path(sys.argv[1]), Path(sys.argv[2]), **{WANTED!r})"
+    )
+    command = [sys.executable, "-c", script, str(made.run.parent / "mcp.json"), str(run)]
+    for name, size in (("primitives", 30), ("trajectories", 8), ("negatives", 10)):
+        with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE) as process:
+            _wait_for_lines(run / f"{name}.jsonl", size, process)
+            process.send_signal(signal.SIGKILL)
+        assert process.returncode == -signal.SIGKILL
+        assert not (run / "dataset").exists()
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=300)
+    assert hashes(run / "dataset") == hashes(made.run / "dataset")
+    assert _without_latency(run) == _without_latency(made.run)
+
+
+def _wait_for_lines(path: Path, size: int, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 300
+    while not path.exists() or path.read_bytes().count(b"\n") < size:
+        assert process.poll() is None, process.stderr and process.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
+def _without_latency(run: Path) -> list[dict[str, Any]]:
+    rows = [{**row, "latency_ms": 0} for row in lines(run / "primitives.jsonl")]
+    return sorted(rows, key=lambda row: row["id"])
+
+
+def faulty(**options: Any) -> dict[str, Any]:
+    script = Path(__file__).parent / "faulty" / "server.py"
+    return {"command": sys.executable, "args": [str(script)], "rise": options}
+
+
+def test_servers_that_die_or_hang_cost_only_their_own_tools(tmp_path: Path) -> None:
+    bad = faulty(allow=["die", "hang"], timeout_s=0.5)
+    made = synthesize(servers_file(tmp_path, zz=bad), tmp_path / "run", positives=10, negatives=2, per_tool=2)
+    assert made.counts["positives"] == 10
+    reasons = {
+        row["tool"]: row["reason"] for row in lines(tmp_path / "run" / "primitives.jsonl") if row["server"] == "zz"
+    }
+    assert "the server died" in reasons["zz__die"]
+    assert "hang" in reasons["zz__hang"]
+
+
+def test_what_was_done_is_kept_when_a_server_does_not_start(made: Summary, tmp_path: Path) -> None:
+    path = servers_file(tmp_path)
+    whole = path.read_text()
+    path.write_text(whole.replace("mcp-server-time", "mcp-server-nowhere"))
+    with pytest.raises(UserError, match="server time does not start"):
+        synthesize(path, tmp_path / "run", **WANTED)
+    assert (tmp_path / "run" / "manifest.json").exists()
+
+
+def test_numbers_out_of_range_and_unknown_authors_are_named(tmp_path: Path) -> None:
+    path = servers_file(tmp_path)
+    with pytest.raises(UserError, match="--positives: expected 1 or more, not 0"):
+        synthesize(path, tmp_path / "run", positives=0)
+    with pytest.raises(UserError, match="--author: expected 'offline'"):
+        synthesize(path, tmp_path / "run", author="muse")
+    assert not (tmp_path / "run").exists()
