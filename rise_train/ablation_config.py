@@ -37,6 +37,7 @@ class EvalOptions(_Strict):
     split: str = "test"
     limit: int | None = Field(default=None, ge=1)
     batch_size: int = Field(default=32, ge=1)
+    max_new_tokens: int = Field(default=256, ge=1)
 
 
 class AblationConfig(_Strict):

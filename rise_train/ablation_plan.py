@@ -80,13 +80,15 @@ class Plan:
         options = self.config.eval
         command = [sys.executable, "-m", "rise_train.cli", "eval", self._model(arm, seed)]
         command += ["--dataset", str(self.config.dataset), "--split", options.split]
-        command += ["--batch-size", str(options.batch_size)]
+        command += ["--batch-size", str(options.batch_size), "--max-new-tokens", str(options.max_new_tokens)]
         command += ["--limit", str(options.limit)] if options.limit else []
         command += ["--json", str(self.layout.result(arm, seed))]
         return Job(
             name=f"eval/{arm}" if arm == RAW else f"eval/seed{seed}/{arm}",
             label=self._label("eval", arm, seed),
-            key=digest("eval", self.model_key(arm, seed), self.data_key, options.split, options.limit),
+            key=digest(
+                "eval", self.model_key(arm, seed), self.data_key, options.split, options.limit, options.max_new_tokens
+            ),
             output=self.layout.result(arm, seed),
             command=lambda: command,
             needs=() if arm == RAW else (train_name(arm, seed),),

@@ -78,11 +78,13 @@ def evaluate(
     json_out: Annotated[Path | None, typer.Option("--json", help="Also write every reply and score here.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only so many tasks, a seeded sample.")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Prompts decoded together.")] = 32,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="A longer reply is cut, and counted as cut.")] = 256,
 ) -> None:
     """Score a model: one greedy reply to every decision turn, with an interval on every rate."""
     from eval.decisions import evaluate as score
 
-    _show_metrics(score(model, dataset, split=split, json_out=json_out, limit=limit, batch_size=batch_size))
+    result = score(model, dataset, split, json_out, limit, batch_size=batch_size, max_new_tokens=max_new_tokens)
+    _show_metrics(result)
     if json_out is not None:
         typer.echo(f"written to {json_out}")
 
