@@ -89,6 +89,7 @@ class _Tally:
     """How often something was planned, and how it went."""
 
     tools: Counter[str] = field(default_factory=Counter)
+    primitives: Counter[str] = field(default_factory=Counter)
     patterns: Counter[str] = field(default_factory=Counter)
     failures: Counter[str] = field(default_factory=Counter)
     holds: Counter[bool] = field(default_factory=Counter)
@@ -141,6 +142,8 @@ class Planner:
                     self.dealt.add(plan.id)
                     self.misses[pattern] = 0
                     self._count(plan, 1)
+                    self.tally.tools.update(call.tool for call in plan.calls)
+                    self.tally.primitives.update(call.primitive_id for call in plan.calls)
                     return plan
             self.misses[pattern] += 1
             if self.misses[pattern] == MISSES:
@@ -148,15 +151,16 @@ class Planner:
         return self.next() if self.open else None
 
     def tell(self, plan: Plan, accepted: bool) -> None:
-        """Take note of how `plan` went: a rejected one does not count for the balance over tools and patterns."""
+        """Take note of how `plan` went. A rejected one does not count for its pattern, but it does for its tools.
+
+        Else a tool that always fails would stay the least used one, and be dealt again and again.
+        """
         if not accepted:
             self._count(plan, -1)
             self.tally.failures.update(plan.primitive_ids)
 
     def _count(self, plan: Plan, by: int) -> None:
         self.tally.patterns[plan.pattern] += by
-        for call in plan.calls:
-            self.tally.tools[call.tool] += by
         if plan.condition:
             self.tally.holds[plan.condition.holds] += by
         if any(self._keeps_memory(call.tool) for call in plan.calls):
@@ -192,6 +196,10 @@ class Planner:
             return None
         return min(allowed, key=lambda name: (self.tally.tools[name], rng.random()))
 
+    def _pick(self, primitives: Sequence[Primitive], rng: random.Random) -> Primitive:
+        """The primitive used least so far, of one tool: the more different calls, the more there is to learn."""
+        return min(primitives, key=lambda p: (self.tally.primitives[p.id], rng.random()))
+
     def _companions(
         self, first: str, count: int, names: Iterable[str], rng: random.Random, flowing: bool = False
     ) -> list[str]:
@@ -210,7 +218,7 @@ class Planner:
         name = self._choose(fresh, rng)
         if name is None:
             return None
-        return Plan("single", (_call(0, rng.choice(self._unused(self.plain[name]))),))
+        return Plan("single", (_call(0, self._pick(self._unused(self.plain[name]), rng)),))
 
     def _unused(self, primitives: Sequence[Primitive]) -> list[Primitive]:
         return [p for p in primitives if Plan("single", (_call(0, p),)).id not in self.dealt]
@@ -222,7 +230,9 @@ class Planner:
         names = [first, *self._companions(first, rng.choice([1, 1, 2]), self.plain, rng)]
         if len(names) < 2:
             return None
-        return Plan("sequential", tuple(_call(turn, rng.choice(self.plain[name])) for turn, name in enumerate(names)))
+        return Plan(
+            "sequential", tuple(_call(turn, self._pick(self.plain[name], rng)) for turn, name in enumerate(names))
+        )
 
     def _flow(self, rng: random.Random) -> Plan | None:
         """A setup whose result feeds the target, and sometimes a second target that rests on the same setup."""
@@ -230,7 +240,8 @@ class Planner:
         name = self._choose(flows, rng, flowing=True)
         if name is None:
             return None
-        target, setup_ids = rng.choice(flows[name])
+        target = self._pick([primitive for primitive, _ in flows[name]], rng)
+        setup_ids = self._setup_ids(target)
         calls = [
             PlannedCall(turn, call["tool"], call["arguments"], key)
             for turn, (call, key) in enumerate(zip(target.setup, setup_ids, strict=True))
@@ -247,7 +258,7 @@ class Planner:
             return []
         alike = [name for name, found in self.flows.items() if any(ids == setup_ids for _, ids in found)]
         names = self._companions(target.tool, room if dear else rng.randint(1, room), alike, rng, flowing=True)
-        return [rng.choice([p for p, ids in self.flows[name] if ids == setup_ids]) for name in names]
+        return [self._pick([p for p, ids in self.flows[name] if ids == setup_ids], rng) for name in names]
 
     def _parallel(self, rng: random.Random) -> Plan | None:
         first = self._choose(self.plain, rng)
@@ -260,7 +271,7 @@ class Planner:
                 names.append(name)
         if len(names) < 2:
             return None
-        return Plan("parallel", tuple(_call(0, rng.choice(self.plain[name])) for name in names))
+        return Plan("parallel", tuple(_call(0, self._pick(self.plain[name], rng)) for name in names))
 
     def _independent(self, name: str, others: Sequence[str]) -> bool:
         """Whether the calls give the same in any order: on one server all only look, or there is but one call."""
@@ -271,11 +282,11 @@ class Planner:
         first = self._choose(rng.sample(self.readers, min(3, len(self.readers))), rng)
         if first is None:
             return None
-        look = rng.choice(self.plain[first])
+        look = self._pick(self.plain[first], rng)
         branches = [name for name in self._companions(first, 6, self.plain, rng) if name != first]
         if len(set(branches)) < 2:
             return None
-        taken, other = (rng.choice(self.plain[name]) for name in sorted(set(branches), key=branches.index)[:2])
+        taken, other = (self._pick(self.plain[name], rng) for name in sorted(set(branches), key=branches.index)[:2])
         holds = self.tally.holds[True] <= self.tally.holds[False]
         words = self._words(look, holds, [taken, other])
         if not words:

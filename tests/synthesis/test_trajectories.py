@@ -89,12 +89,12 @@ def test_parallel_calls_do_not_depend_on_their_order(tmp_path: Path, primitives:
 def test_few_trajectories_need_a_restart(tmp_path: Path, primitives: Journal[Primitive]) -> None:
     made = make(tmp_path, primitives, FakeServers(), 100)
     restarted = [t for t in made if any(step.tool.startswith("notes__") for step in t.steps)]
-    assert 4 <= len(restarted) <= 100 * MEMORY_SHARE + 1
+    assert 2 <= len(restarted) <= 100 * MEMORY_SHARE + 1
 
 
 def test_a_call_that_fails_now_rejects_the_trajectory(tmp_path: Path, primitives: Journal[Primitive]) -> None:
     made = make(tmp_path, primitives, FakeServers({"sums__add": ToolResult(text="boom", is_error=True)}), 40)
-    assert made
+    assert Counter(t.pattern for t in made)["single"] >= 0.3 * len(made) == 12, "it does not block its pattern"
     assert all(step.tool != "sums__add" for t in made for step in t.steps)
     with Journal(tmp_path / "rejected.jsonl", RejectedTrajectory) as rejected:
         assert {r.reason.split(", ")[1] for r in rejected} == {"sums__add: is_error: boom"}
