@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from datasets import load_from_disk
 
+from synthesis import pipeline
 from synthesis.errors import UserError
 from synthesis.pipeline import Summary, synthesize
 
@@ -93,7 +94,10 @@ def test_nothing_is_done_twice(made: Summary) -> None:
     assert hashes(made.run) == before
 
 
-def test_another_configuration_is_refused_unless_fresh(made: Summary, tmp_path: Path) -> None:
+def test_another_configuration_is_refused_unless_fresh(
+    made: Summary, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline, "MAX_WORKERS", 1)
     with pytest.raises(UserError, match=r"another configuration \(seed: 0 -> 1\).*--fresh"):
         synthesize(made.run.parent / "mcp.json", made.run, **WANTED, seed=1)
     run = tmp_path / "run"
@@ -113,8 +117,9 @@ def test_another_configuration_is_refused_unless_fresh(made: Summary, tmp_path: 
 def test_killed_at_any_stage_and_resumed_it_ends_the_same(made: Summary, tmp_path: Path) -> None:
     run = tmp_path / "run"
     script = (
-        "import sys; from pathlib import Path; from synthesis.pipeline import synthesize\n"
-        f"synthesize(Path(sys.argv[1]), Path(sys.argv[2]), **{WANTED!r})"
+        "import sys; from pathlib import Path; from synthesis import pipeline\n"
+        "pipeline.MAX_WORKERS = 1  # the other run had two: the data does not depend on it\n"
+        f"pipeline.synthesize(Path(sys.argv[1]), Path(sys.argv[2]), **{WANTED!r})"
     )
     command = [sys.executable, "-c", script, str(made.run.parent / "mcp.json"), str(run)]
     for name, size in (("primitives", 20), ("trajectories", 6), ("negatives", 10)):
@@ -146,7 +151,8 @@ def faulty(**options: Any) -> dict[str, Any]:
     return {"command": sys.executable, "args": [str(script)], "rise": options}
 
 
-def test_servers_that_die_or_hang_cost_only_their_own_tools(tmp_path: Path) -> None:
+def test_servers_that_die_or_hang_cost_only_their_own_tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline, "MAX_WORKERS", 1)
     bad = faulty(allow=["die", "hang"], timeout_s=0.5)
     made = synthesize(servers_file(tmp_path, zz=bad), tmp_path / "run", positives=10, negatives=2, per_tool=2)
     assert made.counts["positives"] == 10
@@ -157,7 +163,7 @@ def test_servers_that_die_or_hang_cost_only_their_own_tools(tmp_path: Path) -> N
     assert "hang" in reasons["zz__hang"]
 
 
-def test_what_was_done_is_kept_when_a_server_does_not_start(made: Summary, tmp_path: Path) -> None:
+def test_a_server_that_does_not_start_is_named(tmp_path: Path) -> None:
     path = servers_file(tmp_path)
     whole = path.read_text()
     path.write_text(whole.replace("mcp-server-time", "mcp-server-nowhere"))
