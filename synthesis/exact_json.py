@@ -8,12 +8,15 @@ written in the shortest form that survives. This module can go when `datasets` p
 
 import json
 from collections.abc import Callable, Iterator
+from decimal import Decimal
 
 from synthesis.records import Json
 
 Parse = Callable[[str], Json]
 ZEROS = 15
 """Zeros tried behind a number."""
+SHIFTS = 8
+"""Places by which the decimal point is then tried elsewhere, with an exponent that puts it back: 1.128 as 112.8e-2."""
 
 
 def dumps(value: Json, parse: Parse) -> str:
@@ -43,3 +46,7 @@ def _forms(value: float) -> Iterator[str]:
     for zeros in range(1, ZEROS + 1):
         if len(whole) + len(fraction) + zeros <= 18:
             yield f"{usual}{'0' * zeros}"
+    decimal = Decimal(repr(value))
+    for places in range(-SHIFTS, SHIFTS + 1):
+        if places:
+            yield f"{decimal.scaleb(places):f}e{-places}"
