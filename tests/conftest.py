@@ -14,6 +14,11 @@ from pathlib import Path
 
 import pytest
 from handmade import build_tokenizer, sft_row, train, trl_template, write_dataset
+from hypothesis import settings
+
+# The same examples in every run, and no time limit: a busy machine must not fail a property.
+settings.register_profile("repeatable", derandomize=True, deadline=None)
+settings.load_profile("repeatable")
 
 
 @pytest.fixture(scope="session")
