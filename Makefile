@@ -9,7 +9,7 @@ export TOKENIZERS_PARALLELISM := false
 help: ## show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
 
-demo: setup servers ## real MCP servers to trained models and an ablation table, in about a quarter of an hour on 2 cores
+demo: setup servers ## real MCP servers to trained models and an ablation table
 	$(BIN)/rise synth recipes/tiny/mcp.json -o $(RUN)
 	$(BIN)/rise ablate recipes/tiny/ablation.yaml --dataset $(RUN)/dataset --output $(RUN)
 
