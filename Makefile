@@ -22,7 +22,7 @@ check: setup ## ruff and mypy strict
 	$(BIN)/mypy
 
 bench: setup ## benchmarks: side by side, ratios printed
-	for script in tests/bench/*.py; do $(BIN)/python $$script; done
+	set -e; for script in $(wildcard tests/bench/*.py); do $(BIN)/python $$script; done
 
 setup: .venv/ready
 .venv/ready: pyproject.toml constraints.txt
