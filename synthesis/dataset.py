@@ -55,6 +55,7 @@ def sft_row(source: Source, sample: Sample) -> Row:
         "trajectory_id": trajectory.id,
         "pattern": sample.pattern,
         "style": sample.style,
+        "difficulty": sample.difficulty,
         "servers": sorted({source.tools[step.tool].server for step in trajectory.steps}),
         "critical": critical,
         "edges": [edge.model_dump() for edge in trajectory.edges],
@@ -90,6 +91,7 @@ def _preference_row(source: Source, sample: Sample, turn: int, negatives: list[N
         "trajectory_id": trajectory.id,
         "turn": turn,
         "pattern": sample.pattern,
+        "difficulty": sample.difficulty,
         "critical": critical,
         "primitive_ids": [trajectory.steps[step].primitive_id for step in steps],
         "negatives": [_negative_meta(negative, steps) for negative in negatives],
@@ -110,7 +112,13 @@ def _negative_meta(negative: Negative, steps: list[int]) -> Row:
         }
         for mutation in negative.mutations
     ]
-    return {"id": negative.id, "kind": negative.kind, "score": negative.score, "mutations": mutations}
+    return {
+        "id": negative.id,
+        "kind": negative.kind,
+        "score": negative.score,
+        "executed": negative.executed,
+        "mutations": mutations,
+    }
 
 
 def _turn_messages(source: Source, trajectory: Trajectory, steps: list[int]) -> list[Row]:

@@ -14,8 +14,28 @@ from synthesis.seeds import digest
 Json = Any
 Pattern = Literal["single", "sequential", "parallel", "conditional"]
 MutationKind = Literal[
-    "hypernym", "hyponym", "co_hyponym", "irrelevance", "antonym", "lexical_similarity", "deletion", "combination"
+    "hypernym",
+    "hyponym",
+    "co_hyponym",
+    "irrelevance",
+    "antonym",
+    "lexical_similarity",
+    "deletion",
+    "combination",
+    "distractor",
+    "extra_argument",
+    "sibling_tool",
 ]
+"""The paper's (RISE, section 3.3.2) up to `combination`; the last three are ours.
+
+`distractor` puts in a value that the request mentions but rules out, `extra_argument` adds an optional argument that
+nobody asked for, `sibling_tool` calls another tool of the same server.
+"""
+Difficulty = Literal["ruled_out", "correction", "same_type", "reference"]
+"""What makes a request hard: a value mentioned and ruled out, a late correction, two values of one type, a reference
+to an earlier result."""
+Execution = Literal["covert", "overt", "equivalent"]
+"""What the real tool says to a deviating call: as if all were well, an error, or the same as to the right one."""
 
 
 class Record(BaseModel):
@@ -144,6 +164,16 @@ class CriticalParameter(Record):
     by_rule: bool = True
 
 
+class Distractor(Record):
+    """A value that the request mentions for a parameter and rules out: "not the 20th", "the 20th, no, the 19th"."""
+
+    step: int
+    parameter: str
+    value: Json
+    evidence: str
+    """The words of the request that mention it."""
+
+
 class Sample(Record):
     """A positive: a user request for an executed trajectory, with its critical parameters."""
 
@@ -156,10 +186,22 @@ class Sample(Record):
     response: str
     """The assistant's closing message."""
     critical: list[CriticalParameter]
+    difficulty: list[Difficulty] = []
+    """Sorted; empty for a plain request."""
+    distractors: list[Distractor] = []
+    intentions: list[str] = []
+    """One a step: the words of the request that ask for it (the sub-intention; RISE, section 3.2.3)."""
+    complete: bool = True
+    """The completion label: every step succeeded, so the request was fulfilled."""
 
 
 class Mutation(Record):
-    """One changed ICP of a negative. `after` is absent (`deleted` true) for a deletion."""
+    """One change of a negative against gold: most often, a critical parameter with another value.
+
+    `after` is absent (`deleted` true) for a deletion. An `extra_argument` has `added` true and no `before`. A
+    `sibling_tool` has `parameter` empty, the tools' full names in `before` and `after`, and the arguments of the call
+    of the other tool in `arguments`.
+    """
 
     step: int
     parameter: str
@@ -167,6 +209,8 @@ class Mutation(Record):
     before: Json
     after: Json = None
     deleted: bool = False
+    added: bool = False
+    arguments: dict[str, Json] = {}
 
 
 class Negative(Record):
@@ -182,3 +226,5 @@ class Negative(Record):
     """Complexity score of the mutation, 0 to 1 (RISE, section 3.3.2; our reading of the weights)."""
     primitive_ids: list[str]
     """The real calls that the mutated steps grew from."""
+    executed: Execution | None = None
+    """The verdict of the real tool; None where it was not asked."""

@@ -14,7 +14,7 @@ from synthesis.seeds import digest
 if TYPE_CHECKING:
     from synthesis.mcp_config import ServersFile
 
-FORMAT = 1
+FORMAT = 2
 """Version of the run directory; a run of another format is refused."""
 JOURNALS = (
     "primitives.jsonl",

@@ -79,9 +79,12 @@ def _write(
         request=draft.request,
         response=draft.response,
         critical=critical,
+        difficulty=draft.difficulty,
+        distractors=draft.distractors,
+        intentions=draft.intentions,
     )
     reason = "duplicate: another positive has this request" if normal(draft.request) in requests else ""
-    reason = reason or _inconsistency(trajectory, sample, draft)
+    reason = reason or _inconsistency(trajectory, sample, draft) or author.objection(trajectory, draft, tools)
     if reason:
         rejected.append(
             RejectedSample(id=key, trajectory_id=trajectory.id, variant=variant, request=draft.request, reason=reason)

@@ -7,7 +7,7 @@ from typing import Any, Literal, Protocol
 
 from pydantic import Field
 
-from synthesis.records import CriticalParameter, Json, MutationKind, Record, Tool, Trajectory
+from synthesis.records import CriticalParameter, Difficulty, Distractor, Json, MutationKind, Record, Tool, Trajectory
 
 Coverage = Literal["required", "some", "all"]
 
@@ -36,12 +36,18 @@ class Draft(Record):
     style: str
     critical: list[CriticalParameter]
     """The author's verdicts (`by_author`), each with its evidence; `critical.ground` adds the rule's verdict."""
+    difficulty: list[Difficulty] = Field(default_factory=list)
+    distractors: list[Distractor] = Field(default_factory=list)
+    intentions: list[str] = Field(default_factory=list)
+    """One a step: the words of the request that ask for it."""
 
 
 class Author(Protocol):
     """Who writes the text. Every method is a pure function of its arguments and of what the author was made with."""
 
     name: str
+    workers: int
+    """How many calls of the methods may run at a time, each in a thread of its own."""
 
     def candidates(self, tool: Tool, count: int, seed: int) -> list[Candidate]:
         """Return at most `count` distinct calls of `tool`, of mixed coverage; fewer where the author knows fewer."""
@@ -53,6 +59,10 @@ class Author(Protocol):
         `tools` is keyed by full name. Each `variant` speaks in another style. Arguments that come from an earlier
         result (`trajectory.edges`) are referred to ("that deck"), never said.
         """
+        ...
+
+    def objection(self, trajectory: Trajectory, draft: Draft, tools: dict[str, Tool]) -> str:
+        """Say why the draft's request does not ask for exactly this trajectory; an empty string where it does."""
         ...
 
     def alternatives(self, tool: Tool, parameter: str, value: Json, seed: int) -> list[tuple[MutationKind, Json]]:

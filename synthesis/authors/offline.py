@@ -18,6 +18,7 @@ class OfflineAuthor:
     """Writes by rule, so the same seed gives the same text. See `Author` for the methods."""
 
     name = "offline"
+    workers = 1
 
     def __init__(self, folder: Path = FOLDER) -> None:
         """Read the phrasebooks in `folder`; raises UserError for a bad one."""
@@ -71,6 +72,10 @@ class OfflineAuthor:
         last = trajectory.steps[-1]
         response = closing(last.result, self.entry(tools[last.tool]).effect == "read", rng)
         return Draft(request=request, response=response, style=style, critical=critical)
+
+    def objection(self, trajectory: Trajectory, draft: Draft, tools: dict[str, Tool]) -> str:
+        """Nothing to object: rules wrote the request from this very trajectory, and `samples` checks it by rules."""
+        return ""
 
     def alternatives(self, tool: Tool, parameter: str, value: Json, seed: int) -> list[tuple[MutationKind, Json]]:
         """Return deviating values of one parameter; the phrasebook's other values serve as co-hyponyms."""

@@ -98,6 +98,7 @@ class FakeAuthor:
     """Knows the tools above; says every argument as "parameter value"."""
 
     name = "fake"
+    workers = 1
 
     def candidates(self, tool: Tool, count: int, seed: int) -> list[Candidate]:
         found = getattr(self, f"_{tool.name}")()
@@ -148,6 +149,9 @@ class FakeAuthor:
         condition = f" if it mentions {trajectory.condition.value}" if trajectory.condition else ""
         request = ["Please ", "I want: ", "Now ", "Kindly "][variant % 4] + ", then ".join(said) + condition
         return Draft(request=request, response="Done.", style=f"style{variant % 4}", critical=critical)
+
+    def objection(self, trajectory: Trajectory, draft: Draft, tools: dict[str, Tool]) -> str:
+        return ""
 
     def alternatives(self, tool: Tool, parameter: str, value: Json, seed: int) -> list[tuple[MutationKind, Json]]:
         if isinstance(value, int):
