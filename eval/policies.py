@@ -17,6 +17,8 @@ from synthesis.records import Json
 Message = dict[str, Json]
 Progress = Callable[[int], None]
 """Called with the number of prompts just answered."""
+FIRST_ROUND = 64
+"""New tokens after which the replies that have ended leave their batch; the rest go on among themselves."""
 
 
 @dataclass(frozen=True)
@@ -100,26 +102,32 @@ class LocalPolicy:
             if len(ids) > room
         }
         progress(len(replies))
-        fitting = sorted((i for i in range(len(tokens)) if i not in replies), key=lambda i: -len(tokens[i]))
-        for batch in _batches(fitting, self.batch_size):
-            for i, (text, truncated) in zip(batch, self._generate([tokens[i] for i in batch]), strict=True):
-                replies[i] = read_reply(text, _bound(self.parse, texts[i], prompts[i].tools), truncated)
-            progress(len(batch))
+        said: dict[int, list[int]] = {i: [] for i in range(len(tokens)) if i not in replies}
+        for limit in sorted({min(FIRST_ROUND, self.max_new_tokens), self.max_new_tokens}):
+            open_ends = sorted((i for i in said if i not in replies), key=lambda i: -len(tokens[i]))
+            for batch in _batches(open_ends, self.batch_size):
+                more = self._generate([tokens[i] + said[i] for i in batch], limit - len(said[batch[0]]))
+                for i, new in zip(batch, more, strict=True):
+                    said[i] += new
+                    truncated = said[i][-1] not in self.stop
+                    if not truncated or limit == self.max_new_tokens:
+                        text = str(self.tokenizer.decode(said[i], skip_special_tokens=False))
+                        replies[i] = read_reply(text, _bound(self.parse, texts[i], prompts[i].tools), truncated)
+                progress(sum(i in replies for i in batch))
         return [replies[i] for i in range(len(prompts))]
 
-    def _generate(self, batch: list[list[int]]) -> list[tuple[str, bool]]:
+    def _generate(self, batch: list[list[int]], count: int) -> list[list[int]]:
+        """At most `count` further tokens of each row, up to and with the stop token."""
         import torch
 
         padded = self.tokenizer.pad({"input_ids": batch}, return_tensors="pt").to(self.model.device)
         with torch.inference_mode():
-            output = self.model.generate(**padded, max_new_tokens=self.max_new_tokens, cache_implementation=self.cache)
-        new = output[:, padded["input_ids"].shape[1] :].tolist()
-        return [self._text(ids) for ids in new]
+            output = self.model.generate(**padded, max_new_tokens=count, cache_implementation=self.cache)
+        return [self._up_to_stop(row) for row in output[:, padded["input_ids"].shape[1] :].tolist()]
 
-    def _text(self, ids: list[int]) -> tuple[str, bool]:
+    def _up_to_stop(self, ids: list[int]) -> list[int]:
         end = next((i for i, token in enumerate(ids) if token in self.stop), None)
-        kept = ids if end is None else ids[: end + 1]
-        return str(self.tokenizer.decode(kept, skip_special_tokens=False)), end is None
+        return ids if end is None else ids[: end + 1]
 
 
 class EndpointPolicy:
