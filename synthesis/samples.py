@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from synthesis.authors.base import Author, Draft
 from synthesis.dataset import normal
+from synthesis.difficulty import detected, distractor_fault
 from synthesis.journal import Journal
 from synthesis.primitives import Progress
 from synthesis.records import Negative, Record, Sample, Tool, Trajectory
@@ -66,7 +67,7 @@ def _write(
     accepted: Journal[Sample],
     rejected: Journal[RejectedSample],
 ) -> Sample | None:
-    from synthesis.critical import ground
+    from synthesis.critical import agreed, ground
 
     draft = author.compose(trajectory, tools, variant, seed)
     key = digest("sample", trajectory.id, variant)
@@ -79,7 +80,7 @@ def _write(
         request=draft.request,
         response=draft.response,
         critical=critical,
-        difficulty=draft.difficulty,
+        difficulty=sorted({*draft.difficulty, *detected(trajectory, agreed(critical))}),
         distractors=draft.distractors,
         intentions=draft.intentions,
     )
@@ -95,10 +96,11 @@ def _write(
 
 
 def _inconsistency(trajectory: Trajectory, sample: Sample, draft: Draft) -> str:
-    """What the calls need and the request does not say; empty when every argument has its source.
+    """Where the request and the calls disagree; empty when they do not.
 
     An argument comes from an earlier result (an edge) or from the request (a critical parameter that the author or the
-    rule vouches for). Anything else the model could only guess.
+    rule vouches for). Anything else the model could only guess. Sub-intentions, if the author names them, are one a
+    step, in words of the request; a ruled-out value is said there, and no call takes it.
     """
     if not draft.request.strip():
         return "empty: the author wrote nothing"
@@ -108,6 +110,15 @@ def _inconsistency(trajectory: Trajectory, sample: Sample, draft: Draft) -> str:
         for parameter, value in step.arguments.items():
             if (index, parameter) not in sourced:
                 return f"unsaid: step {index}, {step.tool}.{parameter} = {value!r}"
+    return _intention_fault(trajectory, draft) or distractor_fault(trajectory, draft.distractors, draft.request)
+
+
+def _intention_fault(trajectory: Trajectory, draft: Draft) -> str:
+    if draft.intentions and len(draft.intentions) != len(trajectory.steps):
+        return f"intention: {len(draft.intentions)} sub-intentions for {len(trajectory.steps)} steps"
+    for index, words in enumerate(draft.intentions):
+        if not words.strip() or words.casefold() not in draft.request.casefold():
+            return f"intention: step {index}: the request does not say {words!r}"
     return ""
 
 

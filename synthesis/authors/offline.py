@@ -4,14 +4,18 @@ import random
 import re
 from pathlib import Path
 
-from synthesis.authors import styles
+from synthesis.authors import styles, twists
 from synthesis.authors.base import Candidate, Coverage, Draft
 from synthesis.authors.deviations import deviations
 from synthesis.authors.fallback import make_book, resolved
 from synthesis.authors.phrasebook import FOLDER, Phrasebook, SetupCall, ToolEntry, canonical, load_folder
+from synthesis.authors.twists import Twist
 from synthesis.authors.wording import Clause, Mood, clause
-from synthesis.records import Condition, CriticalParameter, Json, MutationKind, Tool, Trajectory
+from synthesis.records import Condition, CriticalParameter, Distractor, Json, MutationKind, Tool, Trajectory
 from synthesis.seeds import seeded
+
+TWISTED = 0.55
+"""Share of every second request of a trajectory that mentions a wrong value, where there is one to mention."""
 
 
 class OfflineAuthor:
@@ -59,11 +63,17 @@ class OfflineAuthor:
         return list(found.values())
 
     def compose(self, trajectory: Trajectory, tools: dict[str, Tool], variant: int, seed: int) -> Draft:
-        """Write the request for `trajectory`; variants differ in style as long as the styles reach, then in wording."""
+        """Write the request for `trajectory`; variants differ in style as long as the styles reach, then in wording.
+
+        The first request is plain; every second one may rule a value out, or correct itself.
+        """
         order = styles.order_of_styles(trajectory.pattern, seeded(seed, "styles", trajectory.id))
         style = order[variant % len(order)]
         rng = seeded(seed, "compose", trajectory.id, variant)
-        request, spoken = _Composer(self, trajectory, tools, style, rng).write()
+        chance = seeded(seed, "twist", trajectory.id, variant)
+        wanted = variant % 2 == 1 and chance.random() < TWISTED
+        twist = twists.choose(trajectory, tools, self._peers, chance) if wanted else None
+        request, spoken = _Composer(self, trajectory, tools, style, rng, twist).write()
         critical = [
             CriticalParameter(step=i, parameter=p, value=trajectory.steps[i].arguments[p], evidence=words)
             for i, part in spoken.items()
@@ -71,7 +81,19 @@ class OfflineAuthor:
         ]
         last = trajectory.steps[-1]
         response = closing(last.result, self.entry(tools[last.tool]).effect == "read", rng)
-        return Draft(request=request, response=response, style=style, critical=critical)
+        draft = Draft(
+            request=request,
+            response=response,
+            style=style,
+            critical=critical,
+            intentions=[spoken[i].text for i in range(len(trajectory.steps))],
+        )
+        return draft.model_copy(update=_hard(twist, spoken[twist.step])) if twist else draft
+
+    def _peers(self, tool: Tool, parameter: str, value: Json) -> list[Json]:
+        """Other values for a parameter whose value is said as it is."""
+        said = not isinstance(self.entry(tool).phrases.get(parameter), dict)
+        return self.book(tool).values(tool.name, parameter) if said else []
 
     def objection(self, trajectory: Trajectory, draft: Draft, tools: dict[str, Tool]) -> str:
         """Nothing to object: rules wrote the request from this very trajectory, and `samples` checks it by rules."""
@@ -83,6 +105,12 @@ class OfflineAuthor:
         schema = tool.input_schema.get("properties", {}).get(parameter, {})
         rng = seeded(seed, "alternatives", tool.full_name, parameter, canonical(value))
         return deviations(value, schema, parameter, book.values(tool.name, parameter), tool.input_schema, rng)
+
+
+def _hard(twist: Twist, part: Clause) -> dict[str, Json]:
+    """What a twist adds to the draft."""
+    distractor = Distractor(step=twist.step, parameter=twist.parameter, value=twist.wrong, evidence=part.ruled_out)
+    return {"difficulty": ["correction" if part.afterthought else twist.kind], "distractors": [distractor]}
 
 
 def _candidate(tool: Tool, arguments: dict[str, Json], setup: list[dict[str, Json]]) -> Candidate:
@@ -118,12 +146,26 @@ class _Composer:
     """Puts one trajectory into one request, and keeps which clause speaks for which step."""
 
     def __init__(
-        self, author: OfflineAuthor, trajectory: Trajectory, tools: dict[str, Tool], style: str, rng: random.Random
+        self,
+        author: OfflineAuthor,
+        trajectory: Trajectory,
+        tools: dict[str, Tool],
+        style: str,
+        rng: random.Random,
+        twist: Twist | None,
     ) -> None:
         self.author, self.trajectory, self.tools, self.style, self.rng = author, trajectory, tools, style, rng
+        self.twist = twist
         self.earlier: dict[str, str] = {}
 
     def write(self) -> tuple[str, dict[int, Clause]]:
+        """Write the request, with the clause that speaks for each step."""
+        text, spoken = self._write()
+        afterthoughts = [part.afterthought for part in spoken.values() if part.afterthought]
+        ended = text if text[-1] in ".?!" or not afterthoughts else text + "."
+        return " ".join([ended, *afterthoughts]), spoken
+
+    def _write(self) -> tuple[str, dict[int, Clause]]:
         condition = self.trajectory.condition
         if condition is not None:
             return self._conditional(condition)
@@ -172,13 +214,21 @@ class _Composer:
             for edge in self.trajectory.edges
             if edge.target == index
         }
-        part = self._clause(step.tool, step.arguments, hidden, ("question", "statement") if index else ())
+        twist = self.twist if self.twist and self.twist.step == index else None
+        part = self._clause(step.tool, step.arguments, hidden, ("question", "statement") if index else (), twist)
         self.earlier.update(part.values)
         return part
 
-    def _clause(self, tool: str, arguments: dict[str, Json], hidden: dict[str, str], avoid: tuple[Mood, ...]) -> Clause:
+    def _clause(
+        self,
+        tool: str,
+        arguments: dict[str, Json],
+        hidden: dict[str, str],
+        avoid: tuple[Mood, ...],
+        twist: Twist | None = None,
+    ) -> Clause:
         entry = self.author.entry(self.tools[tool])
         root = self.tools[tool].input_schema
         properties = root.get("properties", {})
         fixed = [name for name in arguments if "enum" in resolved(properties.get(name, {}), root)]
-        return clause(entry, arguments, hidden, self.earlier, self.rng, avoid, fixed)
+        return clause(entry, arguments, hidden, self.earlier, self.rng, avoid, fixed, twist)
