@@ -33,9 +33,23 @@ class Pair:
         return len(self.prompt_ids) + max(len(self.chosen_ids), len(self.rejected_ids))
 
 
+@dataclass(frozen=True)
+class Group:
+    """One prompt, its right answer and its wrong ones (at least one), as token ids."""
+
+    prompt_ids: list[int]
+    chosen_ids: list[int]
+    rejected_ids: list[list[int]]
+
+    @property
+    def pairs(self) -> list[Pair]:
+        """The right answer against each wrong one."""
+        return [Pair(self.prompt_ids, self.chosen_ids, rejected) for rejected in self.rejected_ids]
+
+
 @dataclass
 class CheckReport:
-    """What the check saw. `encoded` (SFT) or `pairs` (preference) are what training then uses."""
+    """What the check saw. `encoded` (SFT) or `groups` (preference) are what training then uses."""
 
     stage: Literal["sft", "dpo"]
     rows: int = 0
@@ -47,7 +61,12 @@ class CheckReport:
     target_tokens: int = 0
     """Tokens of them that carry loss."""
     encoded: list[Encoded] = field(default_factory=list)
-    pairs: list[Pair] = field(default_factory=list)
+    groups: list[Group] = field(default_factory=list)
+
+    @property
+    def pairs(self) -> list[Pair]:
+        """The pairs of all groups, in order."""
+        return [pair for group in self.groups for pair in group.pairs]
 
     def summary(self) -> dict[str, Any]:
         """The counts, for the manifest."""
@@ -93,22 +112,23 @@ def check_preference(
     report = CheckReport("dpo")
     for number, row in enumerate(rows):
         with _Naming("preference", number, row):
-            pairs = list(_encode_group(tokenizer, row))
-            if not _fits(report, row, max(p.length for p in pairs), max_length, on_overlong):
+            group = _encode_group(tokenizer, row)
+            if not _fits(report, row, max(p.length for p in group.pairs), max_length, on_overlong):
                 continue
-        report.pairs += pairs
-        report.rows += len(pairs)
-        for p in pairs:
+        report.groups.append(group)
+        report.rows += len(group.pairs)
+        for p in group.pairs:
             report.target_tokens += len(p.chosen_ids) + len(p.rejected_ids)
             report.tokens += 2 * len(p.prompt_ids) + len(p.chosen_ids) + len(p.rejected_ids)
     return _not_empty(report, max_length)
 
 
-def select_pairs(rows: Iterable[Row], per_group: int, limit: int | None, seed: int) -> list[Row]:
+def select_pairs(rows: Iterable[Row], per_group: int, limit: int | None, seed: int, whole: bool = False) -> list[Row]:
     """The groups cut down to the pairs that training takes, the same at every call.
 
-    Which negatives of a group come first is drawn by `seed` and the group's id; every group gives its first one before
-    any gives a second, so that a small `limit` still sees many requests.
+    Which negatives of a group come first is drawn by `seed` and the group's id. Every group gives its first one before
+    any gives a second, so that a small `limit` still sees many requests; with `whole`, where a group's further pairs
+    cost little, a group that gives one gives all, up to `per_group`.
     """
     groups = list(rows)
     orders = [
@@ -116,6 +136,8 @@ def select_pairs(rows: Iterable[Row], per_group: int, limit: int | None, seed: i
     ]
     turns = seeded(seed, "groups").sample(range(len(groups)), len(groups))
     picks = [(g, order) for rank in range(per_group) for g in turns for order in orders[g][rank : rank + 1]]
+    if whole:
+        picks = [(g, order) for g in turns for order in orders[g][:per_group]]
     chosen: dict[int, list[int]] = {}
     for g, k in picks[:limit]:
         chosen.setdefault(g, []).append(k)
@@ -142,7 +164,7 @@ def check_config(
     if stage == "sft":
         report = check_sft(tokenizer, rows, training.max_length, data.on_overlong)
     else:
-        rows = select_pairs(rows, data.pairs_per_group, data.max_pairs, training.seed)
+        rows = select_pairs(rows, data.pairs_per_group, data.max_pairs, training.seed, whole=data.grouped)
         report = check_preference(tokenizer, rows, training.max_length, data.on_overlong)
     show = show or Console().print
     show(report.line())
@@ -163,8 +185,8 @@ def paint(tokenizer: Any, report: CheckReport) -> Any:
             text.append(tokenizer.decode(encoded.input_ids[start:end]), "bold green")
             last = end
         text.append(tokenizer.decode(encoded.input_ids[last:]), "dim")
-    elif report.pairs:
-        pair = report.pairs[0]
+    elif report.groups:
+        pair = report.groups[0].pairs[0]
         text.append(tokenizer.decode(pair.prompt_ids), "dim")
         text.append(tokenizer.decode(pair.chosen_ids), "bold green")
         text.append("\n" + tokenizer.decode(pair.rejected_ids), "red")
@@ -185,12 +207,13 @@ class _Naming:
             raise UserError(f"{self.where}: {error}") from error
 
 
-def _encode_group(tokenizer: Any, row: Row) -> Iterable[Pair]:
+def _encode_group(tokenizer: Any, row: Row) -> Group:
     _one_turn(row["chosen"])
     prompt_ids, chosen_ids = encode_turn(tokenizer, row["prompt"], row["chosen"][0], row["tools"])
     prove_calls(tokenizer, row["chosen"][0], chosen_ids)
     prove_untrained(tokenizer, row["prompt"], prompt_ids)
     prove_no_control(tokenizer, [*row["prompt"], *row["chosen"]])
+    wrong = []
     for rejected in row["rejected"]:
         _one_turn(rejected)
         _, rejected_ids = encode_turn(tokenizer, row["prompt"], rejected[0], row["tools"])
@@ -200,7 +223,8 @@ def _encode_group(tokenizer: Any, row: Row) -> Iterable[Pair]:
             raise UserError(
                 f"a rejected answer has the same tokens as the chosen one: {tokenizer.decode(chosen_ids)!r}"
             )
-        yield Pair(prompt_ids, chosen_ids, rejected_ids)
+        wrong.append(rejected_ids)
+    return Group(prompt_ids, chosen_ids, wrong)
 
 
 def _one_turn(side: list[Row]) -> None:

@@ -38,7 +38,14 @@ class PairArguments(DataArguments):
         default=4, metadata={"help": "Pairs from one group at most (a group is one chosen turn and its K negatives)."}
     )
     max_pairs: int | None = field(
-        default=None, metadata={"help": "Pairs in all at most; every group gives one before any gives a second."}
+        default=None,
+        metadata={"help": "Pairs in all at most; with `grouped` whole groups, else one of every group first."},
+    )
+    grouped: bool = field(
+        default=True,
+        metadata={
+            "help": "Compute a group's prompt once for all its pairs; per_device_train_batch_size then counts groups."
+        },
     )
 
 

@@ -13,7 +13,7 @@ import shutil
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rise_train.check import CheckReport
 from synthesis.errors import UserError
@@ -35,11 +35,13 @@ def main(data_args: Any, training_args: Any, model_args: Any) -> Path:
 
     tokenizer = load_tokenizer(model_args, training_args)
     groups = load_rows(data_args, "dpo")
-    groups = select_pairs(groups, data_args.pairs_per_group, data_args.max_pairs, training_args.seed)
+    groups = select_pairs(
+        groups, data_args.pairs_per_group, data_args.max_pairs, training_args.seed, whole=data_args.grouped
+    )
     report = check_preference(tokenizer, groups, training_args.max_length, data_args.on_overlong)
     print(f"dpo: {report.line()}", flush=True)
 
-    trainer = build_trainer(tokenizer, report, training_args, model_args, run.folder)
+    trainer, tokens = build_trainer(tokenizer, report, training_args, model_args, run.folder, data_args.grouped)
     print(f"dpo: {prove_reference(trainer, report, model_args)}", flush=True)
     trainer.train(resume_from_checkpoint=run.checkpoint())
     trainer.save_model(training_args.output_dir)
@@ -47,20 +49,78 @@ def main(data_args: Any, training_args: Any, model_args: Any) -> Path:
         run.folder / "ref", ignore_errors=True
     )  # TRL saves the reference's adapter too; nobody should load it
 
-    tokens = round(report.tokens * trainer.state.epoch)
+    tokens = round(tokens * trainer.state.epoch)
     compute = {"trained_tokens": tokens, "reference_tokens": tokens}
     return manifest.finish(run, trainer, report.summary(), manifest.pair_probe_rows(report.pairs), compute)
 
 
-def build_trainer(tokenizer: Any, report: CheckReport, training_args: Any, model_args: Any, folder: Path) -> Any:
-    """A DPOTrainer over the checked token ids; TRL renders, masks and cuts nothing after the proof."""
-    from datasets import Dataset
+def build_trainer(
+    tokenizer: Any, report: CheckReport, training_args: Any, model_args: Any, folder: Path, grouped: bool
+) -> tuple[Any, int]:
+    """A trainer over the checked token ids, and the tokens that one epoch computes.
+
+    TRL renders, masks and cuts nothing after the proof. With `grouped` a group's prompt is computed once for all its
+    pairs, which is first compared with the pairs themselves; a model that this cannot serve takes the stock path.
+    """
     from transformers import PrinterCallback
+
+    from rise_train.models import load_policy, score_only_targets
+    from rise_train.progress import ProgressCallback
+
+    score_only_targets()
+    model, peft_config = load_policy(model_args, training_args)
+    why = "grouped: false" if not grouped else _unserved(model, model_args)
+    form = _pairs(report, training_args) if why else _groups(report, training_args, tokenizer, model_args)
+    trainer = form.trainer(
+        model=model,
+        args=training_args,
+        train_dataset=form.rows,
+        data_collator=form.collator,
+        processing_class=tokenizer,
+        peft_config=peft_config,
+        callbacks=[ProgressCallback("dpo", folder)],
+    )
+    trainer.remove_callback(PrinterCallback)
+    if why:
+        print(f"dpo: pair by pair ({why}), {form.tokens:,} tokens an epoch", flush=True)
+    else:
+        from rise_train.grouped_dpo import self_check
+
+        gap = self_check(trainer, min(form.rows, key=lambda row: len(row["prompt_ids"])))
+        saved = report.tokens / form.tokens
+        print(
+            f"dpo: {len(report.groups)} groups share their prompts: {form.tokens:,} tokens an epoch, {saved:.1f} times "
+            f"fewer than pair by pair (log-probabilities of a group both ways within {gap:.1g})",
+            flush=True,
+        )
+    return trainer, form.tokens
+
+
+class Form(NamedTuple):
+    """The data as one kind of trainer wants it; `tokens` is what an epoch computes."""
+
+    trainer: Any
+    rows: Any
+    collator: Any
+    tokens: int
+
+
+def _unserved(model: Any, model_args: Any) -> str:
+    """Why the model, a path or a loaded one, cannot train on packed groups; empty where it can."""
+    from transformers import AutoConfig
+
+    from rise_train.grouped_dpo import unserved
+
+    config = model.config if not isinstance(model, str) else AutoConfig.from_pretrained(model)
+    return unserved(config, model_args.attn_implementation or "sdpa")
+
+
+def _pairs(report: CheckReport, training_args: Any) -> Form:
+    """Each pair a row, for the stock trainer."""
+    from datasets import Dataset
     from trl import DPOTrainer
 
     from rise_train.batches import arrange
-    from rise_train.models import load_policy, score_only_targets
-    from rise_train.progress import ProgressCallback
 
     class EncodedDPOTrainer(DPOTrainer):  # type: ignore[misc]  # trl carries no types
         """Stock DPO, except that the rows come as token ids: TRL 1.16 has no way to be handed them."""
@@ -68,19 +128,23 @@ def build_trainer(tokenizer: Any, report: CheckReport, training_args: Any, model
         def _prepare_dataset(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
             return dataset
 
-    order = arrange([p.length for p in report.pairs], training_args)
-    score_only_targets()
-    model, peft_config = load_policy(model_args, training_args)
-    trainer = EncodedDPOTrainer(
-        model=model,
-        args=training_args,
-        train_dataset=Dataset.from_list([asdict(report.pairs[i]) for i in order]),
-        processing_class=tokenizer,
-        peft_config=peft_config,
-        callbacks=[ProgressCallback("dpo", folder)],
-    )
-    trainer.remove_callback(PrinterCallback)
-    return trainer
+    pairs = report.pairs
+    order = arrange([pair.length for pair in pairs], training_args)
+    return Form(EncodedDPOTrainer, Dataset.from_list([asdict(pairs[i]) for i in order]), None, report.tokens)
+
+
+def _groups(report: CheckReport, training_args: Any, tokenizer: Any, model_args: Any) -> Form:
+    """Each group a row, for the grouped trainer."""
+    from datasets import Dataset
+
+    from rise_train.batches import arrange
+    from rise_train.grouped_dpo import GroupCollator, GroupedDPOTrainer
+    from rise_train.trie import pack
+
+    lengths = [len(pack(g.prompt_ids, [g.chosen_ids, *g.rejected_ids])) for g in report.groups]
+    rows = Dataset.from_list([asdict(report.groups[i]) for i in arrange(lengths, training_args)])
+    one_row = model_args.attn_implementation == "flex_attention"
+    return Form(GroupedDPOTrainer, rows, GroupCollator(tokenizer.pad_token_id, one_row), sum(lengths))
 
 
 def prove_reference(trainer: Any, report: CheckReport, model_args: Any) -> str:

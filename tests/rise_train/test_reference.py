@@ -23,7 +23,8 @@ def dpo_trainer(recipe: str, model: Path, dataset: Path, out: Path) -> tuple[Any
     tokenizer = load_tokenizer(model_args, training)
     groups = select_pairs(read_split(dataset, "preference", "train"), 2, 6, 0)
     report = check_preference(tokenizer, groups, training.max_length)
-    return build_trainer(tokenizer, report, training, model_args, out), report, model_args
+    trainer, _ = build_trainer(tokenizer, report, training, model_args, out, grouped=True)
+    return trainer, report, model_args
 
 
 def ten_rows(model: Path, dataset: Path) -> list[ProbeRow]:
