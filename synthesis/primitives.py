@@ -1,5 +1,6 @@
 """Tool primitives (RISE, section 3.2.1): candidate calls, really executed, judged, and kept with the verdict."""
 
+import asyncio
 import json
 import re
 from collections import Counter
@@ -10,6 +11,7 @@ from typing import Protocol
 import jsonschema
 
 from synthesis.authors.base import Author, Candidate, Coverage, is_reference
+from synthesis.circuit import NOT_TRIED, Circuit
 from synthesis.journal import Journal
 from synthesis.records import Json, Primitive, Tool, ToolResult
 from synthesis.seeds import digest
@@ -70,9 +72,13 @@ async def collect(
 
     All candidates of a server that keeps state in memory share one start, because a start costs a second. Where such a
     call then does not repeat, two clean starts decide; and every trajectory starts clean, and checks them again.
+
+    Where a tool takes its server down again and again, its other candidates are rejected without a call; and so are all
+    of a server that several tools take down (see `circuit.Circuit`). The run goes on with the others.
     """
     tools = pool[0].tools
-    groups = _groups(tools, author, per_tool, seed)
+    circuit = Circuit.of(journal, tools)
+    groups = _groups(tools, await _ask(tools, author, per_tool, seed))
     done, total = 0, sum(len(group) for group in groups.values())
 
     def report(tool: str) -> None:
@@ -81,7 +87,7 @@ async def collect(
         progress(done, total, tool)
 
     async def work(servers: Runner, unit: Unit) -> None:
-        await _collect_unit(servers, policies, unit, journal, report)
+        await _collect_unit(servers, policies, unit, journal, circuit, report)
 
     await spread(_units(groups, tools, policies), pool, work)
 
@@ -91,6 +97,7 @@ async def _collect_unit(
     policies: dict[str, Policy],
     unit: "Unit",
     journal: Journal[Primitive],
+    circuit: Circuit,
     report: Callable[[str], None],
 ) -> None:
     keys = [candidate_id(candidate, servers.tools) for candidate in unit.candidates]
@@ -102,11 +109,18 @@ async def _collect_unit(
         primitive = journal.get(key)
         if primitive is None or again:
             trial = _Trial(servers, policies, candidate, unit.shared)
-            primitive = await trial.run(habits.needs_repeat(candidate.tool))
+            hopeless = circuit.reason(candidate.tool) if primitive is None else _untried(primitive)
+            primitive = trial.skip(hopeless) if hopeless else await trial.run(habits.needs_repeat(candidate.tool))
         habits.note(primitive)
         if key not in journal:
+            circuit.note(primitive)
             journal.append(primitive)
         report(candidate.tool)
+
+
+def _untried(primitive: Primitive) -> str:
+    """Why a candidate was not tried: its unit's second run leaves it out too, so the process sees the same calls."""
+    return primitive.reason if primitive.reason.startswith(NOT_TRIED) else ""
 
 
 @dataclass(frozen=True)
@@ -146,13 +160,24 @@ class _Habits:
             self.unsteady.add(primitive.tool)
 
 
-def _groups(tools: dict[str, Tool], author: Author, per_tool: int, seed: int) -> dict[str, list[Candidate]]:
+async def _ask(tools: dict[str, Tool], author: Author, per_tool: int, seed: int) -> dict[str, list[Candidate]]:
+    """The author's candidates by tool; he is asked in threads, so that the servers' tasks go on meanwhile."""
+    found: dict[str, list[Candidate]] = {}
+
+    async def ask(_: int, item: tuple[str, Tool]) -> None:
+        found[item[0]] = await asyncio.to_thread(author.candidates, item[1], per_tool, seed)
+
+    await spread(tools.items(), range(author.workers), ask)
+    return found
+
+
+def _groups(tools: dict[str, Tool], found: dict[str, list[Candidate]]) -> dict[str, list[Candidate]]:
     """Candidates by tool, their setups' calls before them, each candidate once."""
     seen: set[str] = set()
     groups: dict[str, list[Candidate]] = {}
-    for name, tool in tools.items():
+    for name in tools:
         group: list[Candidate] = []
-        for candidate in author.candidates(tool, per_tool, seed):
+        for candidate in found[name]:
             group += [*setup_candidates(candidate, tools), candidate]
         ids = {candidate_id(candidate, tools): candidate for candidate in group}
         groups[name] = [candidate for key, candidate in ids.items() if key not in seen]
@@ -199,15 +224,19 @@ class _Trial:
         known = [servers.tools[name].server for name in calls if name in servers.tools]
         self.involved = sorted({self.tool.server, *known})
 
+    def skip(self, reason: str) -> Primitive:
+        """The candidate, rejected without a call."""
+        return self._primitive(Outcome(self.candidate.arguments, ToolResult(text="")), reason)
+
     async def run(self, repeat: bool) -> Primitive:
         """Check, execute, judge; if `repeat`, execute a success once more."""
         if not has_reference(self.candidate.arguments) and (
             reason := schema_reason(self.tool, self.candidate.arguments)
         ):
-            return self._primitive(Outcome(self.candidate.arguments, ToolResult(text="")), f"input_schema: {reason}")
+            return self.skip(f"input_schema: {reason}")
         first = await self._execute(clean=not self.shared)
         if isinstance(first, str):
-            return self._primitive(Outcome(self.candidate.arguments, ToolResult(text="")), first)
+            return self.skip(first)
         if reason := self._judge(self.tool, first.result):
             return self._primitive(first, reason)
         if not repeat:
@@ -216,8 +245,11 @@ class _Trial:
         if self.shared and not _same(first, second):
             first, second = await self._execute(clean=True), await self._execute(clean=True)
         if isinstance(first, str):
-            return self._primitive(Outcome(self.candidate.arguments, ToolResult(text="")), first)
-        return self._primitive(first, self._judge(self.tool, first.result), deterministic=_same(first, second))
+            return self.skip(first)
+        reason = self._judge(self.tool, first.result)
+        if not isinstance(second, str) and second.result.down:
+            reason = reason or self._judge(self.tool, second.result)
+        return self._primitive(first, reason, deterministic=_same(first, second))
 
     def _judge(self, tool: Tool, result: ToolResult) -> str:
         return judge(tool, result, self.policies[tool.server].errors)

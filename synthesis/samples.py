@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 
-from synthesis.authors.base import Author, Draft
+from synthesis.authors.base import Author, AuthorError, Draft
 from synthesis.dataset import normal
 from synthesis.difficulty import detected, distractor_fault
 from synthesis.journal import Journal
 from synthesis.primitives import Progress
 from synthesis.records import Negative, Record, Sample, Tool, Trajectory
 from synthesis.seeds import digest
+from synthesis.workers import ahead
 
 VARIANTS = 8
 """At most this many requests for one trajectory; the first two are tried for all before a third for any."""
@@ -38,61 +39,67 @@ def compose(
     """Ask the author for requests until there are `count` positives; fewer come back when he has no more to say.
 
     A sample's id is known before it is written (trajectory and variant), so no request is asked for twice. A draft is
-    rejected when another positive has the same request, or when it leaves unsaid what the calls need.
+    rejected when another positive has the same request, or when it leaves unsaid what the calls need. An author with
+    several workers writes ahead, never more than is still wanted, and is judged in order.
     """
     done: list[Sample] = []
     requests: set[str] = set()
-    for variant in range(VARIANTS):
-        for trajectory in trajectories:
-            if len(done) >= count:
-                return done
-            key = digest("sample", trajectory.id, variant)
-            sample = accepted.get(key)
-            if sample is None and key not in rejected:
-                sample = _write(trajectory, tools, author, variant, seed, requests, accepted, rejected)
-            if sample is not None:
-                requests.add(normal(sample.request))
-                done.append(sample)
-            progress(len(done), count, trajectory.pattern)
+
+    def write(item: tuple[int, Trajectory]) -> Sample | RejectedSample:
+        variant, trajectory = item
+        key = digest("sample", trajectory.id, variant)
+        return accepted.get(key) or rejected.get(key) or _write(trajectory, tools, author, variant, seed)
+
+    turns = ((variant, trajectory) for variant in range(VARIANTS) for trajectory in trajectories)
+    for (variant, trajectory), written in ahead(write, turns, author.workers, lambda: count - len(done)):
+        made = _distinct(written, variant, requests)
+        if isinstance(made, Sample):
+            requests.add(normal(made.request))
+            done.append(made)
+            if made.id not in accepted:
+                accepted.append(made)
+        elif made.id not in rejected:
+            rejected.append(made)
+        progress(len(done), count, trajectory.pattern)
     return done
 
 
+def _distinct(written: Sample | RejectedSample, variant: int, requests: set[str]) -> Sample | RejectedSample:
+    """What was written, or its rejection where another positive has the same request."""
+    if isinstance(written, RejectedSample) or normal(written.request) not in requests:
+        return written
+    return _rejection(written.trajectory_id, variant, written.request, "duplicate: another positive has this request")
+
+
+def _rejection(trajectory_id: str, variant: int, request: str, reason: str) -> RejectedSample:
+    key = digest("sample", trajectory_id, variant)
+    return RejectedSample(id=key, trajectory_id=trajectory_id, variant=variant, request=request, reason=reason)
+
+
 def _write(
-    trajectory: Trajectory,
-    tools: dict[str, Tool],
-    author: Author,
-    variant: int,
-    seed: int,
-    requests: set[str],
-    accepted: Journal[Sample],
-    rejected: Journal[RejectedSample],
-) -> Sample | None:
+    trajectory: Trajectory, tools: dict[str, Tool], author: Author, variant: int, seed: int
+) -> Sample | RejectedSample:
     from synthesis.critical import agreed, ground
 
-    draft = author.compose(trajectory, tools, variant, seed)
-    key = digest("sample", trajectory.id, variant)
-    critical = ground(trajectory, draft, tools)
-    sample = Sample(
-        id=key,
-        trajectory_id=trajectory.id,
-        pattern=trajectory.pattern,
-        style=draft.style,
-        request=draft.request,
-        response=draft.response,
-        critical=critical,
-        difficulty=sorted({*draft.difficulty, *detected(trajectory, agreed(critical))}),
-        distractors=draft.distractors,
-        intentions=draft.intentions,
-    )
-    reason = "duplicate: another positive has this request" if normal(draft.request) in requests else ""
-    reason = reason or _inconsistency(trajectory, sample, draft) or author.objection(trajectory, draft, tools)
-    if reason:
-        rejected.append(
-            RejectedSample(id=key, trajectory_id=trajectory.id, variant=variant, request=draft.request, reason=reason)
+    try:
+        draft = author.compose(trajectory, tools, variant, seed)
+        critical = ground(trajectory, draft, tools)
+        sample = Sample(
+            id=digest("sample", trajectory.id, variant),
+            trajectory_id=trajectory.id,
+            pattern=trajectory.pattern,
+            style=draft.style,
+            request=draft.request,
+            response=draft.response,
+            critical=critical,
+            difficulty=sorted({*draft.difficulty, *detected(trajectory, agreed(critical))}),
+            distractors=draft.distractors,
+            intentions=draft.intentions,
         )
-        return None
-    accepted.append(sample)
-    return sample
+        reason = _inconsistency(trajectory, sample, draft) or author.objection(trajectory, draft, tools)
+    except AuthorError as error:
+        return _rejection(trajectory.id, variant, "", f"author: {error}")
+    return _rejection(trajectory.id, variant, draft.request, reason) if reason else sample
 
 
 def _inconsistency(trajectory: Trajectory, sample: Sample, draft: Draft) -> str:
@@ -139,9 +146,11 @@ def negate(
     """
     from synthesis.mutations import negatives
 
+    def mutate(sample: Sample) -> list[Negative]:
+        return negatives(sample, trajectories[sample.trajectory_id], tools, author, count, seed)
+
     made: dict[str, list[Negative]] = {}
-    for number, sample in enumerate(samples, start=1):
-        found = negatives(sample, trajectories[sample.trajectory_id], tools, author, count, seed)
+    for number, (sample, found) in enumerate(ahead(mutate, samples, author.workers), start=1):
         for negative in found:
             if negative.id not in journal:
                 journal.append(negative)

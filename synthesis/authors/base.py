@@ -42,6 +42,10 @@ class Draft(Record):
     """One a step: the words of the request that ask for it."""
 
 
+class AuthorError(Exception):
+    """The author has no usable text for this request; the text says why, and becomes the reason of a rejection."""
+
+
 class Author(Protocol):
     """Who writes the text. Every method is a pure function of its arguments and of what the author was made with."""
 
@@ -57,7 +61,7 @@ class Author(Protocol):
         """Put `trajectory` into a user's words.
 
         `tools` is keyed by full name. Each `variant` speaks in another style. Arguments that come from an earlier
-        result (`trajectory.edges`) are referred to ("that deck"), never said.
+        result (`trajectory.edges`) are referred to ("that deck"), never said. Raises `AuthorError` where it cannot.
         """
         ...
 
