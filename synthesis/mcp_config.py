@@ -9,8 +9,24 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from synthesis.errors import UserError
+from synthesis.scrub import MIN_SECRET, redact
 
 Json = Any
+_INNOCENT = {
+    "EDITOR",
+    "LANG",
+    "LC_ALL",
+    "LOG_LEVEL",
+    "NODE_ENV",
+    "PAGER",
+    "PATH",
+    "PYTHONUNBUFFERED",
+    "SHELL",
+    "TERM",
+    "TZ",
+}
+"""Variables whose literal values are never secrets."""
+_PATH = re.compile(r"[~.]{0,2}/|[A-Za-z]:\\")
 _VARIABLE = re.compile(r"\$\{(?:env:)?([A-Za-z_]\w*)(?::-([^}]*))?\}|\$\{([^}]*)\}")
 
 
@@ -44,6 +60,10 @@ class RiseOptions(BaseModel):
     """Seconds that one call may take."""
     startup_s: float = Field(default=60, gt=0)
     """Seconds that the start may take."""
+    idle_s: float = Field(default=600, gt=0)
+    """Seconds without a call after which the process is ended; the next call starts it again. Not for "memory"."""
+    public: list[str] = []
+    """Variables of `env` whose literal values are no secrets and may stand in results."""
     errors: list[Regex] = []
     """Further regular expressions that mean failure when a result matches."""
     volatile: list[Regex] = []
@@ -66,13 +86,11 @@ class ServerConfig(BaseModel):
     disabled: bool = False
     rise: RiseOptions = Field(default_factory=RiseOptions)
     secrets: frozenset[str] = Field(default=frozenset(), repr=False, exclude=True)
-    """Values that came from `${VAR}` or headers: they are cut out of results and messages."""
+    """Values of `${VAR}`, headers and `env`: they are cut out of all that the server says."""
 
     def redact(self, text: str) -> str:
         """`text` without this server's secrets."""
-        for secret in sorted(self.secrets, key=len, reverse=True):
-            text = text.replace(secret, "<secret>")
-        return text
+        return redact(text, self.secrets)
 
 
 class ServersFile(BaseModel):
@@ -115,7 +133,7 @@ def _expand(text: str, path: Path, where: str, secrets: set[str]) -> str:
         found = os.environ.get(name)
         if found is None and default is None:
             raise UserError(f"{path}: {where}: environment variable {name} is not set")
-        if found and len(found) >= 6:
+        if found and len(found) >= MIN_SECRET:
             secrets.add(found)
         return found if found is not None else str(default)
 
@@ -137,10 +155,15 @@ def _expand_entry(entry: dict[str, Json], path: Path, where: str) -> tuple[dict[
 
     fields = ("command", "args", "env", "cwd", "url", "headers")
     expanded = {key: expand(value, f"{where}.{key}") if key in fields else value for key, value in entry.items()}
-    headers = expanded.get("headers")
-    if isinstance(headers, dict):
-        secrets.update(value for value in headers.values() if isinstance(value, str) and len(value) >= 6)
     return expanded, frozenset(secrets)
+
+
+def _secrets(config: ServerConfig) -> frozenset[str]:
+    """What the entry itself holds: headers, whole and without their scheme (`Bearer`), and literal values of `env`."""
+    headers = [part for value in config.headers.values() for part in (value, value.split(" ")[-1])]
+    public = _INNOCENT | set(config.rise.public)
+    env = [value for name, value in config.env.items() if name not in public and not _PATH.match(value)]
+    return frozenset(value for value in headers + env if len(value) >= MIN_SECRET)
 
 
 def _load_entry(path: Path, top: str, name: str, entry: Json) -> ServerConfig:
@@ -155,14 +178,19 @@ def _load_entry(path: Path, top: str, name: str, entry: Json) -> ServerConfig:
         raise _problem(path, where, error) from None
     if bool(config.command) == bool(config.url):
         raise UserError(f"{path}: {where}: expected either `command` (a local server) or `url` (a remote one)")
+    for variable in config.rise.public:
+        if variable not in config.env:
+            raise UserError(f"{path}: {where}.rise.public: `env` has no variable {variable}")
     if config.url and config.rise.allow == "all":
         raise UserError(f"{path}: {where}.rise.allow: a remote server has no sandbox, so name the tools that may run")
     folder = path.resolve().parent
-    update = {"cwd": str(folder / config.cwd)} if config.cwd and not config.cwd.startswith("/data") else {}
+    update: dict[str, Json] = {"secrets": config.secrets | _secrets(config)}
+    if config.cwd and not config.cwd.startswith("/data"):
+        update["cwd"] = str(folder / config.cwd)
     if "/" in config.command and not config.command.startswith("~"):
         # Joined, not resolved: a venv's python is a link, and works only by its own name.
         update["command"] = os.path.normpath(folder / config.command)
-    return config.model_copy(update={**update, "command": os.path.expanduser(update.get("command", config.command))})
+    return config.model_copy(update={"command": os.path.expanduser(config.command), **update})
 
 
 def _sandbox_paths(path: Path, options: Json) -> dict[str, Path]:

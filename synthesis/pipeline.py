@@ -7,6 +7,7 @@ again does only what is missing, after `kill -9` too.
 import asyncio
 import os
 import platform
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, TypeVar
 from pydantic import BaseModel
 
 from synthesis import dataset, mutations, primitives, samples, trajectories
+from synthesis.circuit import Circuit
 from synthesis.errors import UserError
 from synthesis.journal import Journal
 from synthesis.primitives import Policy, Progress
@@ -92,8 +94,8 @@ def synthesize(
     calls tried for each tool. The same arguments again do only what is missing; other arguments on the same folder are
     refused unless `fresh`, which starts over.
 
-    Raises `UserError` for what the user can mend: a broken servers file, a server that does not start or keeps dying, a
-    run made with another configuration.
+    Raises `UserError` for what the user can mend: a broken servers file, a server that does not start, a run made with
+    another configuration.
     """
     started = time.monotonic()
     _check(positives=positives, negatives=negatives, tools_per_prompt=tools_per_prompt, per_tool=per_tool)
@@ -140,11 +142,12 @@ async def _make(run: _Run, file: "ServersFile", manifest: dict[str, Json]) -> di
     async with AsyncExitStack() as running:
         pool = await _start(run, file, running)
         _remember(run, manifest, pool[0])
-        done = await _call(run, file, pool, calls)
+        done = await _call(run, file, pool, calls, manifest)
     source = _write(run, pool[0].tools, done)
     with run.stage("dataset") as progress:
         facts = {"isolation": pool[0].isolation, "seed": run.config.seed, "author": run.author.name}
         facts |= {f"server {name}": number for name, number in pool[0].versions.items()}
+        facts |= {f"server {name} was given up": why for name, why in manifest["servers_given_up"].items()}
         counts = dataset.write(source, run.folder / "dataset", mutations.apply, facts)
         progress(len(source.samples), len(source.samples), "")
     counts["primitives"] = primitive_counts(calls)
@@ -185,7 +188,11 @@ def _remember(run: _Run, manifest: dict[str, Json], servers: "Servers") -> None:
 
 
 async def _call(
-    run: _Run, file: "ServersFile", pool: Sequence["Servers"], calls: Journal[Primitive]
+    run: _Run,
+    file: "ServersFile",
+    pool: Sequence["Servers"],
+    calls: Journal[Primitive],
+    manifest: dict[str, Json],
 ) -> list[Trajectory]:
     """The stages that call servers: primitives, then trajectories."""
     config = run.config
@@ -194,6 +201,7 @@ async def _call(
         await primitives.collect(
             pool, policies, run.author, calls, per_tool=config.per_tool, seed=config.seed, progress=progress
         )
+    await _give_up(run, pool, calls, manifest)
     with run.stage("trajectories") as progress:
         return await trajectories.generate(
             pool,
@@ -205,6 +213,25 @@ async def _call(
             seed=config.seed,
             result_chars=config.result_chars,
             progress=progress,
+        )
+
+
+async def _give_up(run: _Run, pool: Sequence["Servers"], calls: Journal[Primitive], manifest: dict[str, Json]) -> None:
+    """Go on without the servers that kept dying, and say so: on stderr, in the manifest, and in the card."""
+    circuit = Circuit.of(calls, pool[0].tools)
+    lost = circuit.servers()
+    manifest |= {"servers_given_up": lost, "tools_given_up": circuit.given_up()}
+    save(run.folder / "manifest.json", manifest)
+    for tool, why in circuit.given_up().items():
+        print(f"tool {tool} was given up: {why}.", file=sys.stderr)
+    for name, why in lost.items():
+        words = next((words for servers in pool if (words := servers.last_words(name))), "")
+        print(f"server {name} was given up, its data is left out: {why}. {words}".strip(), file=sys.stderr)
+        for servers in pool:
+            await servers.give_up(name)
+    if not pool[0].tools:
+        raise UserError(
+            f"{run.folder / 'manifest.json'}: every server was given up ({'; '.join(map(': '.join, lost.items()))})."
         )
 
 

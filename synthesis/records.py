@@ -78,6 +78,8 @@ class ToolResult(Record):
     is_error: bool = False
     structured: Json = None
     latency_ms: float = 0.0
+    down: bool = False
+    """The server died in this call, or did not start for it: nothing is known about the call itself."""
 
 
 class Primitive(Record):

@@ -2,7 +2,7 @@
 
 This very file, run as a program; it needs no root and no package, only the Landlock and namespace calls of Linux:
 
-    python -m synthesis.sandbox --landlock --no-network --rw DIR -- COMMAND ARGUMENT...
+    python -m synthesis.sandbox --limits --landlock --no-network --rw DIR -- COMMAND ARGUMENT...
 
 It applies what it is told or fails with status 126; `probe` says beforehand what the kernel has. Standard library only:
 the launcher runs in an isolated interpreter that sees no other package.
@@ -23,6 +23,12 @@ CREATE_RULESET, ADD_RULE, RESTRICT_SELF = 444, 445, 446
 """Landlock's system call numbers, the same on every architecture."""
 DEATH_SIGNAL, NO_NEW_PRIVILEGES = 1, 38
 NEW_USER_NAMESPACE, NEW_NETWORK_NAMESPACE = 0x10000000, 0x40000000
+LIMITS = {"CPU": 3600, "DATA": 4 << 30, "FSIZE": 1 << 30, "NOFILE": 1024, "CORE": 0}
+"""Resource limits of each process of a server: seconds, bytes, and how many files it may have open.
+
+Memory is limited by what can be written to (DATA), not by address space (AS): node reserves far more of that than it
+uses. A server that meets a limit gets an error or dies, and is then treated as any that dies.
+"""
 DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/tty")
 
 
@@ -49,7 +55,13 @@ class Isolation:
             network = "no network (empty network namespace)"
         else:
             network = "no TCP (Landlock)" if self.blocks_network else "network not limited"
-        return f"{files}; {network}; reads not limited; temporary HOME, TMPDIR and working folder"
+        parts = [files, network, "reads not limited", "temporary HOME, TMPDIR and working folder"]
+        if sys.platform == "linux":
+            parts.append(
+                f"a process gets {LIMITS['CPU']} s of processor time, {LIMITS['DATA'] >> 30} GiB of memory, "
+                f"{LIMITS['FSIZE'] >> 30} GiB a file, {LIMITS['NOFILE']} open files"
+            )
+        return "; ".join(parts)
 
 
 class _Ruleset(ctypes.Structure):
@@ -99,6 +111,17 @@ def _restrict(folders: list[str], version: int, block_tcp: bool) -> None:
     os.close(rules)
 
 
+def _limit_resources() -> None:
+    """Apply `LIMITS`, or what stricter limits this process has already."""
+    import resource
+
+    for name, limit in LIMITS.items():
+        kind = getattr(resource, f"RLIMIT_{name}")
+        hard = resource.getrlimit(kind)[1]
+        limit = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
+        resource.setrlimit(kind, (limit, limit))
+
+
 def _leave_network() -> None:
     """Move this process into an empty network namespace: no interface, so no TCP, no UDP, no DNS."""
     libc, user, group = _libc(), os.geteuid(), os.getegid()
@@ -128,7 +151,7 @@ def confine(command: list[str], isolation: Isolation, writable: list[Path], netw
     """`command` as it must be started so that it writes under `writable` only, and without network unless `network`."""
     if sys.platform != "linux":
         return command
-    flags = ["--landlock"] if isolation.landlock else []
+    flags = ["--limits", *(["--landlock"] if isolation.landlock else [])]
     flags += ["--no-network"] if isolation.blocks_network and not network else []
     flags += [word for folder in writable for word in ("--rw", str(folder))]
     return launcher(*flags, "--", *command)
@@ -146,6 +169,7 @@ def main(argv: list[str]) -> NoReturn:
     """Entry of the launcher: confine this process, then become the command. Status 126 where it cannot confine."""
     parser = argparse.ArgumentParser(prog="python -m synthesis.sandbox", description=__doc__)
     parser.add_argument("--probe", action="store_true", help="print what this machine offers, as JSON")
+    parser.add_argument("--limits", action="store_true", help="limit processor time, memory, file size and open files")
     parser.add_argument("--landlock", action="store_true", help="forbid writes outside the --rw folders")
     parser.add_argument("--no-network", action="store_true", help="an empty network namespace, or else no TCP")
     parser.add_argument("--rw", action="append", default=[], metavar="DIR", help="a folder that may be written to")
@@ -163,6 +187,8 @@ def main(argv: list[str]) -> NoReturn:
             raise OSError("the network cannot be forbidden here")
         if options.landlock:
             _restrict(options.rw, version, block_tcp=options.no_network)
+        if options.limits:
+            _limit_resources()
         if sys.platform == "linux":
             _checked(_libc().prctl(DEATH_SIGNAL, 9, 0, 0, 0))
         os.execvp(options.command[0], options.command)

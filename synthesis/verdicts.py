@@ -39,6 +39,8 @@ def judge(tool: Tool, result: ToolResult, extra: Sequence[str] = ()) -> str:
 
     `extra` are the server's own failure patterns (`rise.errors` in the servers file), searched in the whole text.
     """
+    if result.down:
+        return _reason("server_down", result.text)
     if result.is_error:
         return _reason("is_error", result.text)
     return _schema_violation(tool, result) or _text_failure(result.text, extra)

@@ -23,13 +23,13 @@ _Stamp = tuple[int, ...]
 
 
 def map_strings(value: Json, change: Callable[[str], str]) -> Json:
-    """`value` with `change` applied to every string in it; keys stay as they are."""
+    """`value` with `change` applied to every string in it, keys included."""
     if isinstance(value, str):
         return change(value)
     if isinstance(value, list):
         return [map_strings(item, change) for item in value]
     if isinstance(value, dict):
-        return {key: map_strings(item, change) for key, item in value.items()}
+        return {change(key): map_strings(item, change) for key, item in value.items()}
     return value
 
 

@@ -235,21 +235,26 @@ def test_a_slow_call_costs_only_itself(tmp_path):
     asyncio.run(main())
 
 
-def test_a_server_that_hangs_or_dies_is_restarted_and_given_up_at_the_third_time(tmp_path, monkeypatch):
+def test_a_server_that_hangs_or_dies_is_restarted_until_it_died_too_often_in_a_row(tmp_path, monkeypatch):
     monkeypatch.setattr("synthesis.connection.PING_S", 0.2)
+    monkeypatch.setattr("synthesis.server.MAX_DEATHS", 2)
 
     async def main() -> None:
         async with running(faulty(tmp_path, rise={"timeout_s": 0.2})) as servers:
             assert (await servers.call("f__count", {})).text == "1"
+            assert servers.last_words("f") == ""
             hung = await servers.call("f__hang", {})
-            assert (hung.is_error, "it hangs: no answer within 0.2 s, nor to a ping" in hung.text) == (True, True)
+            assert (hung.is_error, hung.down) == (True, True)
+            assert "it hangs: no answer within 0.2 s, nor to a ping" in hung.text
             assert (await servers.call("f__count", {})).text == "1"
             died, counted = await asyncio.gather(servers.call("f__die", {}), servers.call("f__count", {}))
-            assert (died.is_error, died.text) == (True, "the server died: Connection closed")
-            assert counted.text == "1"
-            with pytest.raises(
-                UserError, match=r"server f was given up after 3 deaths; .* in a call of die: .*last words"
-            ):
+            assert (died.is_error, died.down, died.text) == (True, True, "the server died: Connection closed")
+            assert (counted.text, counted.down) == ("1", False)
+            assert (await servers.call("f__die", {})).down
+            assert re.fullmatch(
+                r"server f died in a call of die: Connection closed; .*the last words", servers.last_words("f"), re.DOTALL
+            )
+            with pytest.raises(UserError, match="server f died 2 times with no answer between; .*last words"):
                 await servers.call("f__die", {})
 
     asyncio.run(main())
@@ -388,9 +393,10 @@ def test_a_remote_server_serves_and_its_death_is_survived(tmp_path):
                 assert servers.versions == {"r": "7.0"}
                 assert "with network: r" in servers.isolation
                 assert (await servers.call("r__double", {"number": 21})).text == "42"
-                assert (await servers.call("r__die", {})).is_error
-                with pytest.raises(UserError, match="server r does not start"):
-                    await servers.call("r__double", {"number": 1})
+                assert (await servers.call("r__die", {})).down
+                again = await servers.call("r__double", {"number": 1})
+                assert again.down
+                assert again.text.startswith("the server died: it does not start again: ")
 
     asyncio.run(main())
 
