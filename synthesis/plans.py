@@ -1,5 +1,6 @@
 """Which primitives to put together: single, sequential, parallel, conditional; spread evenly over the tools."""
 
+import json
 import random
 import re
 from collections import Counter, defaultdict
@@ -12,17 +13,28 @@ from synthesis.primitives import Policy, candidate_id, has_reference, setup_cand
 from synthesis.records import Json, Pattern, Primitive, Tool
 from synthesis.seeds import digest, seeded
 
-SHARES: dict[Pattern, float] = {"single": 0.35, "sequential": 0.30, "parallel": 0.20, "conditional": 0.15}
+SHARES: dict[Pattern, float] = {"single": 0.31, "sequential": 0.31, "parallel": 0.20, "conditional": 0.18}
 """Aimed share of each pattern; where one runs out of plans, the others take its place."""
-MAX_STEPS = 4
+MAX_STEPS = 8
+SEQUENTIAL_STEPS = [0, 0, 48, 27, 12, 5, 4, 2, 2]
+PARALLEL_STEPS = [0, 0, 52, 30, 12, 4, 2]
+CONDITIONAL_STEPS = [0, 0, 70, 20, 10]
+"""How often plans have how many steps, as weights by number of steps: mostly short, as requests are."""
+MAX_TOOLS, MAX_CHARS = 4, 6500
+"""What a plan of five steps and more may hold: different tools, and characters in the model's prompt. The first four
+steps are free; without a bound, a long plan would not fit a small model's context."""
 MEMORY_SHARE = 0.06
 """At most this share of trajectories may touch a server that must be restarted for a clean start."""
 FLOW_OF_MEMORY = 0.7
 """Share of those that is kept for data flow, where such servers have it: a handle that one call gives the next."""
 FLOWING, FEEDING = 0.6, 0.8
 """Share of sequential plans that rest on a setup, and share of these in which its result feeds an argument."""
+LONG_FLOWS = 0.1
+"""Share of plans with data flow that may have more than four steps."""
 SAME_SERVER = 0.6
 """Probability that a further call of a plan stays on the first call's server."""
+MAX_FAILURES = 3
+"""A primitive that stood in so many rejected plans, and in no accepted one since, is planned with no more."""
 ATTEMPTS, MISSES = 40, 5
 """Draws for one plan, and how many times in a row they may all be in vain before a pattern counts as exhausted."""
 
@@ -111,13 +123,14 @@ class Planner:
         """`result_chars` is how much of a result the model sees: conditions hang on nothing behind that."""
         self.tools, self.policies, self.seed = tools, policies, seed
         usable = {p.id: p for p in primitives if p.verdict == "ok" and p.deterministic and p.tool in tools}
-        self.plain: dict[str, list[Primitive]] = defaultdict(list)
+        plain: dict[str, list[Primitive]] = defaultdict(list)
         self.flows: dict[str, list[tuple[Primitive, list[str]]]] = defaultdict(list)
         for primitive in sorted(usable.values(), key=lambda p: (p.tool, p.id)):
             if not primitive.setup:
-                self.plain[primitive.tool].append(primitive)
+                plain[primitive.tool].append(primitive)
             elif (setup := self._setup_ids(primitive)) and all(key in usable for key in setup):
                 self.flows[primitive.tool].append((primitive, setup))
+        self.plain = dict(plain)
         self.result_chars = max(0, result_chars - 3)
         self.results = {name: [p.result[: self.result_chars] for p in found] for name, found in self.plain.items()}
         self.feeding = {name: fed for name, found in self.flows.items() if (fed := [f for f in found if _feeds(f[0])])}
@@ -153,11 +166,22 @@ class Planner:
     def tell(self, plan: Plan, accepted: bool) -> None:
         """Take note of how `plan` went. A rejected one does not count for its pattern, but it does for its tools.
 
-        Else a tool that always fails would stay the least used one, and be dealt again and again.
+        Else a tool that always fails would stay the least used one, and be dealt again and again. A primitive that has
+        run in an accepted plan is not to blame for what failed before.
         """
-        if not accepted:
+        if accepted:
+            for key in plan.primitive_ids:
+                self.tally.failures.pop(key, None)
+        else:
             self._count(plan, -1)
             self.tally.failures.update(plan.primitive_ids)
+            self._retire({key for key in plan.primitive_ids if self.tally.failures[key] >= MAX_FAILURES})
+
+    def _retire(self, keys: set[str]) -> None:
+        """Plan no more with these primitives; a tool that has no other is not chosen again."""
+        left = {name: [p for p in found if p.id not in keys] for name, found in self.plain.items()}
+        self.plain = {name: found for name, found in left.items() if found}
+        self.readers = [name for name in self.readers if name in self.plain]
 
     def _count(self, plan: Plan, by: int) -> None:
         self.tally.patterns[plan.pattern] += by
@@ -176,7 +200,13 @@ class Planner:
 
     def _sound(self, plan: Plan) -> bool:
         unique = len(set(plan.primitive_ids)) == len(plan.primitive_ids)
-        return unique and all(self.tally.failures[key] < 3 for key in plan.primitive_ids)
+        fits = len(plan.calls) <= 4 or self._chars(plan) <= MAX_CHARS
+        return unique and fits and all(self.tally.failures[key] < MAX_FAILURES for key in plan.primitive_ids)
+
+    def _chars(self, plan: Plan) -> int:
+        """About how much the plan puts into a prompt: tools, arguments (said, and called) and results."""
+        specs = sum(len(json.dumps(self.tools[name].spec())) for name in {call.tool for call in plan.calls})
+        return specs + sum(2 * len(json.dumps(call.arguments)) + self.result_chars for call in plan.calls)
 
     def _draw(self, pattern: Pattern, rng: random.Random) -> Plan | None:
         if pattern == "single":
@@ -224,15 +254,28 @@ class Planner:
         return [p for p in primitives if Plan("single", (_call(0, p),)).id not in self.dealt]
 
     def _in_turn(self, rng: random.Random) -> Plan | None:
+        """Steps that follow on each other; a long plan calls some of its tools again, with other arguments."""
         first = self._choose(self.plain, rng)
         if first is None:
             return None
-        names = [first, *self._companions(first, rng.choice([1, 1, 2]), self.plain, rng)]
+        steps = _length(SEQUENTIAL_STEPS, rng)
+        names = [first, *self._companions(first, min(steps, MAX_TOOLS) - 1, self.plain, rng)]
         if len(names) < 2:
             return None
-        return Plan(
-            "sequential", tuple(_call(turn, self._pick(self.plain[name], rng)) for turn, name in enumerate(names))
-        )
+        names += [rng.choice(names) for _ in range(steps - len(names))] if steps > MAX_TOOLS else []
+        chosen = self._pick_each(names, rng)
+        if len(chosen) < 2:
+            return None
+        return Plan("sequential", tuple(_call(turn, primitive) for turn, primitive in enumerate(chosen)))
+
+    def _pick_each(self, names: Sequence[str], rng: random.Random) -> list[Primitive]:
+        """One primitive for each name, none twice; a tool that has no more is left out."""
+        chosen: dict[str, Primitive] = {}
+        for name in names:
+            if left := [p for p in self.plain[name] if p.id not in chosen]:
+                primitive = self._pick(left, rng)
+                chosen[primitive.id] = primitive
+        return list(chosen.values())
 
     def _flow(self, rng: random.Random) -> Plan | None:
         """A setup whose result feeds the target, and sometimes a second target that rests on the same setup."""
@@ -246,7 +289,8 @@ class Planner:
             PlannedCall(turn, call["tool"], call["arguments"], key)
             for turn, (call, key) in enumerate(zip(target.setup, setup_ids, strict=True))
         ]
-        targets = [target, *self._same_setup(target, setup_ids, MAX_STEPS - len(calls) - 1, rng)]
+        limit = MAX_STEPS if rng.random() < LONG_FLOWS else 4
+        targets = [target, *self._same_setup(target, setup_ids, limit - len(calls) - 1, rng)]
         for primitive in targets:
             calls.append(PlannedCall(len(calls), primitive.tool, unresolved(primitive), primitive.id))
         return Plan("sequential", tuple(calls)) if len(calls) <= MAX_STEPS else None
@@ -265,13 +309,12 @@ class Planner:
         if first is None:
             return None
         names = [first]
-        wanted = rng.choice([2, 2, 2, 3, 3, 4])
+        wanted = _length(PARALLEL_STEPS, rng)
         for name in self._companions(first, 2 * wanted, [*self.plain, first], rng):
             if len(names) < wanted and self._independent(name, names):
                 names.append(name)
-        if len(names) < 2:
-            return None
-        return Plan("parallel", tuple(_call(0, self._pick(self.plain[name], rng)) for name in names))
+        chosen = self._pick_each(names, rng)
+        return Plan("parallel", tuple(_call(0, primitive) for primitive in chosen)) if len(chosen) > 1 else None
 
     def _independent(self, name: str, others: Sequence[str]) -> bool:
         """Whether the calls give the same in any order: on one server all only look, or there is but one call."""
@@ -292,7 +335,9 @@ class Planner:
         if not words:
             return None
         condition = PlannedCondition(rng.choice(words), holds, _call(1, other))
-        return Plan("conditional", (_call(0, look), _call(1, taken)), condition)
+        more = [name for name in branches if name not in (taken.tool, other.tool)]
+        after = self._pick_each(more[: _length(CONDITIONAL_STEPS, rng) - 2], rng)
+        return Plan("conditional", tuple(_call(turn, p) for turn, p in enumerate([look, taken, *after])), condition)
 
     def _is_reader(self, name: str) -> bool:
         return reads_only(self.tools[name]) and any(map(content_words, self.results[name]))
@@ -311,6 +356,10 @@ class Planner:
 
     def _same_server(self, name: str, other: str) -> bool:
         return self.tools[name].server == self.tools[other].server
+
+
+def _length(weights: Sequence[int], rng: random.Random) -> int:
+    return rng.choices(range(len(weights)), weights)[0]
 
 
 def _feeds(primitive: Primitive) -> bool:

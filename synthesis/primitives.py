@@ -195,13 +195,14 @@ def setup_candidates(candidate: Candidate, tools: dict[str, Tool]) -> list[Candi
             tool=call["tool"],
             arguments=call["arguments"],
             setup=candidate.setup[:index],
-            coverage=_coverage(tools[call["tool"]], call["arguments"]),
+            coverage=coverage(tools[call["tool"]], call["arguments"]),
         )
         for index, call in enumerate(candidate.setup)
     ]
 
 
-def _coverage(tool: Tool, arguments: dict[str, Json]) -> Coverage:
+def coverage(tool: Tool, arguments: dict[str, Json]) -> Coverage:
+    """Which parameters the call gives: no optional one, some, or all."""
     given, known = set(arguments), set(tool.input_schema.get("properties", {}))
     required = set(tool.input_schema.get("required", []))
     if given <= required:
@@ -237,7 +238,7 @@ class _Trial:
         first = await self._execute(clean=not self.shared)
         if isinstance(first, str):
             return self.skip(first)
-        if reason := self._judge(self.tool, first.result):
+        if reason := self._judge(self.tool, first.result, first.arguments):
             return self._primitive(first, reason)
         if not repeat:
             return self._primitive(first, "")
@@ -246,13 +247,13 @@ class _Trial:
             first, second = await self._execute(clean=True), await self._execute(clean=True)
         if isinstance(first, str):
             return self.skip(first)
-        reason = self._judge(self.tool, first.result)
+        reason = self._judge(self.tool, first.result, first.arguments)
         if not isinstance(second, str) and second.result.down:
-            reason = reason or self._judge(self.tool, second.result)
+            reason = reason or self._judge(self.tool, second.result, second.arguments)
         return self._primitive(first, reason, deterministic=_same(first, second))
 
-    def _judge(self, tool: Tool, result: ToolResult) -> str:
-        return judge(tool, result, self.policies[tool.server].errors)
+    def _judge(self, tool: Tool, result: ToolResult, arguments: dict[str, Json]) -> str:
+        return judge(tool, result, self.policies[tool.server].errors, arguments)
 
     async def _execute(self, clean: bool) -> "Outcome | str":
         """Run setup and call; a string is the reason why it did not come to the call."""
@@ -264,8 +265,9 @@ class _Trial:
                 if call["tool"] not in self.servers.tools:
                     return f"setup: call {index} names {call['tool']!r}, which may not run or does not exist"
                 tool = self.servers.tools[call["tool"]]
-                result = await self.servers.call(call["tool"], fill(tool, call["arguments"], texts))
-                if reason := self._judge(tool, result):
+                filled = fill(tool, call["arguments"], texts)
+                result = await self.servers.call(call["tool"], filled)
+                if reason := self._judge(tool, result, filled):
                     return f"setup: call {index}, {call['tool']}: {reason}"
                 texts.append(result.text)
             arguments = fill(self.tool, self.candidate.arguments, texts)

@@ -94,10 +94,12 @@ async def execute(
 ) -> Trajectory:
     """Run `plan` in a clean sandbox and record what came back.
 
-    Raises `RejectionError` when a call fails, an argument's data flow cannot be proven in the text that the model will
-    see, a call on a server that nothing has changed yet answers otherwise than its primitive did, or the condition
-    came out differently.
+    Raises `RejectionError` when two steps rest on one primitive (RISE, section 3.2.2), a call fails, an argument's data
+    flow cannot be proven in the text that the model will see, a call on a server that nothing has changed yet answers
+    otherwise than its primitive did, or the condition came out differently.
     """
+    if len(set(plan.primitive_ids)) < len(plan.primitive_ids):
+        raise RejectionError("repeated_primitive: two steps rest on the same real call")
     await servers.reset(sorted({servers.tools[call.tool].server for call in plan.calls}))
     steps: list[Step] = []
     edges: list[Edge] = []
@@ -109,7 +111,7 @@ async def execute(
         if reason := schema_reason(tool, arguments):
             raise RejectionError(f"step {index}, {call.tool}: input_schema: {reason}")
         answer = await servers.call(call.tool, arguments)
-        if reason := judge(tool, answer, policies[tool.server].errors):
+        if reason := judge(tool, answer, policies[tool.server].errors, arguments):
             raise RejectionError(f"step {index}, {call.tool}: {reason}")
         if tool.server not in touched and not _repeats(call, answer.text, primitives[call.primitive_id]):
             raise RejectionError(f"step {index}, {call.tool}: not_repeatable: {answer.text[:80]!r}")

@@ -8,8 +8,9 @@ the text that the rule fired on.
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
+from types import MappingProxyType
 
 import jsonschema
 
@@ -27,6 +28,7 @@ FIRST_LINE_RULES: dict[str, str] = {
     "does_not_exist": r"\b(does not exist|doesn't exist|do not exist|was not found|were not found|not found)\b",
     "is_refused": r"\b(is|are|was) (not (allowed|permitted|valid|supported|available)|invalid|out of range|required)\b",
     "cannot": r"\b(cannot|can not|could not|unable to|failed to|must be)\b",
+    "opens_with_foreign_failure": r"^\W*(错误|失败|无效|无法|不支持|未找到|找不到|不存在|Fehler|Ungültig|Erreur|Échec)",
     "no_result": r"^no (results|matches|matching|data|records|rows|entries|items) (were )?(found|available)\b",
 }
 """Rules on the first non-empty line, case-insensitive except `names_exception`."""
@@ -34,16 +36,18 @@ FIRST_LINE_RULES: dict[str, str] = {
 _FAILED_WORDS = {"error", "failed", "failure", "fail"}
 
 
-def judge(tool: Tool, result: ToolResult, extra: Sequence[str] = ()) -> str:
+def judge(
+    tool: Tool, result: ToolResult, extra: Sequence[str] = (), arguments: Mapping[str, Json] = MappingProxyType({})
+) -> str:
     """Return why `result` is a failure: the rule's name and the text it fired on; an empty string for a success.
 
     `extra` are the server's own failure patterns (`rise.errors` in the servers file), searched in the whole text.
+    `arguments` are the call's: a sentence that the caller sent and the server repeats is no news of a failure.
     """
-    if result.down:
-        return _reason("server_down", result.text)
     if result.is_error:
         return _reason("is_error", result.text)
-    return _schema_violation(tool, result) or _text_failure(result.text, extra)
+    sent = [value for value in arguments.values() if isinstance(value, str) and " " in value.strip()]
+    return _schema_violation(tool, result) or _text_failure(result.text, extra, sent)
 
 
 def _reason(rule: str, text: str) -> str:
@@ -58,12 +62,14 @@ def _schema_violation(tool: Tool, result: ToolResult) -> str:
     return _reason("output_schema", error.message) if error else ""
 
 
-def _text_failure(text: str, extra: Sequence[str]) -> str:
+def _text_failure(text: str, extra: Sequence[str], sent: Sequence[str]) -> str:
     if not text.strip():
         return "empty: the result has no text"
     for pattern in extra:
         if found := re.search(pattern, text, re.IGNORECASE):
             return _reason(f"server_rule {pattern!r}", found.group(0))
+    for words in sent:
+        text = text.replace(words, "")
     body = _parse(text)
     return _prose_failure(body) if isinstance(body, str) else _body_failure(body)
 

@@ -203,7 +203,7 @@ class _Composer:
             *styles.sequence(len(before) - 1, self.style, self.rng),
             styles.condition(condition.value, self.rng),
             styles.otherwise(self.rng),
-            *(styles.either_way(self.rng) for _ in after),
+            *([styles.either_way(self.rng), *styles.sequence(len(after) - 1, self.style, self.rng)] if after else []),
         ]
         return styles.request(clauses, joins, self.style, self.rng), {**before, taken: chosen, **after}
 

@@ -87,6 +87,14 @@ def test_a_servers_own_patterns_count_in_the_whole_text() -> None:
     assert judge(TOOL, result, ["nothing was (changed|done)"]).startswith("server_rule")
 
 
+def test_words_that_the_caller_sent_are_no_failure() -> None:
+    said = ToolResult(text="Noted: the order was not found")
+    assert judge(TOOL, said)
+    assert judge(TOOL, said, (), {"note": "the order was not found"}) == ""
+    assert judge(TOOL, ToolResult(text="Error: no pad for the blue book"), (), {"note": "the blue book"})
+    assert judge(TOOL, ToolResult(text="Error: bad"), (), {"kind": "Error"}), "a single word proves nothing"
+
+
 def test_schema_reason_names_the_fault() -> None:
     assert schema_reason(TOOL, {"city": "Bern"}) == ""
     assert "'city' is a required property" in schema_reason(TOOL, {"day": "Friday"})

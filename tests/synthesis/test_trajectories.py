@@ -9,7 +9,17 @@ from fakes import CITIES, PAD, POLICIES, TOOLS, FakeAuthor, FakeServers
 
 from synthesis.conditions import content_words, mentions
 from synthesis.journal import Journal
-from synthesis.plans import MEMORY_SHARE, Plan, PlannedCall, Planner, reads_only
+from synthesis.plans import (
+    MAX_CHARS,
+    MAX_FAILURES,
+    MAX_STEPS,
+    MAX_TOOLS,
+    MEMORY_SHARE,
+    Plan,
+    PlannedCall,
+    Planner,
+    reads_only,
+)
 from synthesis.primitives import collect
 from synthesis.records import Primitive, ToolResult, Trajectory
 from synthesis.trajectories import RejectedTrajectory, RejectionError, clean, execute, generate
@@ -41,12 +51,46 @@ def test_patterns_tools_and_lengths(tmp_path: Path, primitives: Journal[Primitiv
     assert all(patterns[name] >= 5 for name in ("single", "sequential", "parallel", "conditional")), patterns
     assert {step.tool for t in made for step in t.steps} == set(TOOLS)
     for trajectory in made:
-        assert 1 <= len(trajectory.steps) <= 4
+        assert 1 <= len(trajectory.steps) <= MAX_STEPS
         ids = [step.primitive_id for step in trajectory.steps]
         assert len(set(ids)) == len(ids)
         assert all(primitive_id in primitives for primitive_id in ids)
+        assert (len(ids) == 1) == (trajectory.pattern == "single")
         sizes = [len(turn) for turn in trajectory.turns]
         assert sizes == ([len(ids)] if trajectory.pattern == "parallel" else [1] * len(ids))
+
+
+def test_long_plans_call_few_tools_and_fit_a_prompt(primitives: Journal[Primitive]) -> None:
+    planner = Planner(primitives, dict(TOOLS), POLICIES, 0)
+    plans = []
+    while len(plans) < 400 and (plan := planner.next()) is not None:
+        planner.tell(plan, True)
+        plans.append(plan)
+    long = [plan for plan in plans if len(plan.calls) > 4]
+    assert {len(plan.calls) for plan in long} >= {5, 6, 7, 8}
+    assert all(planner._chars(plan) <= MAX_CHARS for plan in long)
+    assert all(len({call.tool for call in plan.calls}) <= MAX_TOOLS for plan in long if plan.pattern == "sequential")
+    assert max(len(plan.calls) for plan in plans) <= MAX_STEPS
+    assert len(long) < 0.2 * len(plans), "most requests are short"
+
+
+def test_two_steps_of_one_primitive_are_refused(primitives: Journal[Primitive]) -> None:
+    one = next(p for p in primitives if p.tool == "weather__get_alerts")
+    calls = tuple(PlannedCall(turn, one.tool, one.arguments, one.id) for turn in range(2))
+    with pytest.raises(RejectionError, match="repeated_primitive"):
+        asyncio.run(execute(FakeServers(), POLICIES, Plan("sequential", calls), {one.id: one}, 200))
+
+
+def test_a_primitive_that_keeps_failing_is_planned_no_more(primitives: Journal[Primitive]) -> None:
+    planner = Planner(primitives, dict(TOOLS), POLICIES, 0)
+    bad = next(p for p in primitives if p.tool == "weather__get_alerts").id
+    seen = 0
+    for _ in range(200):
+        if (plan := planner.next()) is None:
+            break
+        seen += bad in plan.primitive_ids
+        planner.tell(plan, bad not in plan.primitive_ids)
+    assert seen == MAX_FAILURES
 
 
 def test_edges_are_proven_by_value(tmp_path: Path, primitives: Journal[Primitive]) -> None:
