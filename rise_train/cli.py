@@ -47,6 +47,10 @@ def synth(
     author: Annotated[str, typer.Option(help="Who writes the requests: `offline` needs no model.")] = "offline",
     tools_per_prompt: Annotated[int, typer.Option(min=1, help="Candidate tools in a prompt, gold ones included.")] = 4,
     result_chars: Annotated[int, typer.Option(min=20, help="Tool results are cut to this length.")] = 200,
+    hold_out: Annotated[
+        list[str] | None,
+        typer.Option(help="Only test may know it: `server:NAME`, `tool:NAME` or `field:NAME`; may be repeated."),
+    ] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Start over: discard what RUN holds.")] = False,
 ) -> None:
     """Make a dataset from the servers' tools by really calling them.
@@ -66,6 +70,7 @@ def synth(
         fresh=fresh,
         tools_per_prompt=tools_per_prompt,
         result_chars=result_chars,
+        hold_out=hold_out or (),
     )
     _show_summary(summary)
 

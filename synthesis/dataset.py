@@ -14,6 +14,7 @@ from pathlib import Path
 
 from synthesis import exact_json
 from synthesis.card import Row, card, count
+from synthesis.errors import UserError
 from synthesis.records import Json, Negative, Sample, Tool, Trajectory
 from synthesis.seeds import digest, seeded
 
@@ -21,13 +22,19 @@ Rejected = Callable[[list[Row], Negative, Trajectory], list[Row]]
 """Applies a negative to the calls of its turn, each `{"name", "arguments"}`: `synthesis.mutations.apply`."""
 
 TEST_SHARE = 0.2
+SFT = {"messages": "list", "tools": "list", "meta": "object"}
+PREFERENCE = {"prompt": "list", "chosen": "list", "rejected": "lists", "tools": "list", "meta": "object"}
+"""Columns of the two configs, each with the kind of JSON that it holds: `object`, `list` or `lists`."""
 NEAR_SHARE = 0.5
 """Share of the distractor tools that come from the gold tools' own servers."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """What the rows are made from: `tools` by full name, `trajectories` by id, `negatives` by sample id."""
+    """What the rows are made from: `tools` by full name, `trajectories` by id, `negatives` by sample id.
+
+    `held_out` are the full names of tools that train must not know (`synthesis.holdout`).
+    """
 
     tools: Mapping[str, Tool]
     trajectories: Mapping[str, Trajectory]
@@ -35,6 +42,19 @@ class Source:
     negatives: Mapping[str, Sequence[Negative]]
     seed: int = 0
     tools_per_prompt: int = 4
+    held_out: frozenset[str] = frozenset()
+
+    def needed(self, sample: Sample) -> list[str]:
+        """Tools that the task needs, each once: those of the steps, and both branches of a condition."""
+        trajectory = self.trajectories[sample.trajectory_id]
+        names = [step.tool for step in trajectory.steps]
+        if trajectory.condition is not None:
+            names += [trajectory.condition.then_tool, trajectory.condition.else_tool]
+        return list(dict.fromkeys(names))
+
+    def holds_out(self, sample: Sample) -> bool:
+        """Whether the sample needs a held-out tool, and so belongs to test."""
+        return not self.held_out.isdisjoint(self.needed(sample))
 
 
 def sft_row(source: Source, sample: Sample) -> Row:
@@ -56,6 +76,7 @@ def sft_row(source: Source, sample: Sample) -> Row:
         "pattern": sample.pattern,
         "style": sample.style,
         "difficulty": sample.difficulty,
+        "held_out": source.holds_out(sample),
         "servers": sorted({source.tools[step.tool].server for step in trajectory.steps}),
         "critical": critical,
         "edges": [edge.model_dump() for edge in trajectory.edges],
@@ -65,10 +86,16 @@ def sft_row(source: Source, sample: Sample) -> Row:
 
 
 def preference_rows(source: Source, sample: Sample, apply: Rejected) -> list[Row]:
-    """The sample's groups: one row for each decision turn that has negatives, all of them in `rejected`."""
+    """The sample's groups: one row for each decision turn that has negatives, all of them in `rejected`.
+
+    A negative that calls a held-out tool instead of the right one is left out where the sample may be in train.
+    """
     by_turn: dict[int, list[Negative]] = defaultdict(list)
+    hidden = frozenset() if source.holds_out(sample) else source.held_out
     for negative in source.negatives.get(sample.id, ()):
-        by_turn[negative.turn].append(negative)
+        called = {mutation.after for mutation in negative.mutations if mutation.kind == "sibling_tool"}
+        if hidden.isdisjoint(called):
+            by_turn[negative.turn].append(negative)
     return [_preference_row(source, sample, turn, by_turn[turn], apply) for turn in sorted(by_turn)]
 
 
@@ -92,6 +119,7 @@ def _preference_row(source: Source, sample: Sample, turn: int, negatives: list[N
         "turn": turn,
         "pattern": sample.pattern,
         "difficulty": sample.difficulty,
+        "held_out": source.holds_out(sample),
         "critical": critical,
         "primitive_ids": [trajectory.steps[step].primitive_id for step in steps],
         "negatives": [_negative_meta(negative, steps) for negative in negatives],
@@ -147,16 +175,17 @@ def schema_order(tool: Tool, arguments: dict[str, Json]) -> dict[str, Json]:
 
 
 def candidate_tools(source: Source, sample: Sample) -> list[Row]:
-    """The tools in the prompt: all that the task needs, then near siblings and others up to `tools_per_prompt`."""
-    trajectory = source.trajectories[sample.trajectory_id]
-    gold = [step.tool for step in trajectory.steps]
-    if trajectory.condition is not None:
-        gold += [trajectory.condition.then_tool, trajectory.condition.else_tool]
-    names = list(dict.fromkeys(gold))
+    """The tools in the prompt: all that the task needs, then near siblings and others up to `tools_per_prompt`.
+
+    Held-out tools stand only in prompts of samples that need one; so none is ever seen in train.
+    """
+    names = source.needed(sample)
+    hidden = frozenset() if source.holds_out(sample) else source.held_out
+    offered = {name: tool for name, tool in source.tools.items() if name not in hidden}
     rng = seeded(source.seed, "tools", sample.id)
     servers = {source.tools[name].server for name in names}
-    near = sorted(name for name, tool in source.tools.items() if tool.server in servers and name not in names)
-    far = sorted(name for name, tool in source.tools.items() if tool.server not in servers)
+    near = sorted(name for name, tool in offered.items() if tool.server in servers and name not in names)
+    far = sorted(name for name, tool in offered.items() if tool.server not in servers)
     while len(names) < source.tools_per_prompt and (near or far):
         pool = near if near and (not far or rng.random() < NEAR_SHARE) else far
         names.append(pool.pop(rng.randrange(len(pool))))
@@ -173,13 +202,21 @@ def split(source: Source) -> tuple[list[Sample], list[Sample]]:
     """Train and test, 8:2 within each pattern, by group.
 
     A group is what hangs together through a trajectory, an equal normalised request or an equal sequence of calls: it
-    never stands on both sides.
+    never stands on both sides. A group with a held-out tool goes to test as a whole, on top of the usual share of the
+    others.
+
+    Raises `UserError` where holding out leaves nothing for train.
     """
-    groups = _groups(source)
+    groups: list[list[Sample]] = []
+    held: list[list[Sample]] = []
+    for group in _groups(source):
+        (held if any(source.holds_out(sample) for sample in group) else groups).append(group)
+    if held and not groups:
+        raise UserError("--hold-out: every sample needs a held-out tool, so nothing is left for train.")
     by_pattern: dict[str, list[list[Sample]]] = defaultdict(list)
     for group in groups:
         by_pattern[group[0].pattern].append(group)
-    test: set[str] = set()
+    test = {sample.id for group in held for sample in group}
     for pattern in sorted(by_pattern):
         found = sorted(by_pattern[pattern], key=lambda group: digest("split", source.seed, group[0].id))
         wanted = TEST_SHARE * sum(map(len, found))
@@ -229,16 +266,15 @@ def write(source: Source, folder: Path, apply: Rejected, facts: Mapping[str, Jso
     counts = count(source.samples, used, source.tools, {"sft": sft, "preference": preference})
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
-    _save(sft, {"messages": "list", "tools": "list", "meta": "object"}, partial / "sft")
-    kinds = {"prompt": "list", "chosen": "list", "rejected": "lists", "tools": "list", "meta": "object"}
-    _save(preference, kinds, partial / "preference")
+    save(sft, SFT, partial / "sft")
+    save(preference, PREFERENCE, partial / "preference")
     (partial / "README.md").write_text(card(counts, facts), encoding="utf-8")
     shutil.rmtree(folder, ignore_errors=True)
     os.replace(partial, folder)
     return counts
 
 
-def _save(sides: dict[str, list[Row]], kinds: dict[str, str], folder: Path) -> None:
+def save(sides: Mapping[str, Sequence[Row]], kinds: Mapping[str, str], folder: Path) -> None:
     """Write a `DatasetDict` with the features that `kinds` names: `object`, `list` or `lists` of JSON, by column."""
     import datasets
     from datasets.utils.json import ujson_loads

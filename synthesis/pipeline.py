@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AsyncExitStack, ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -22,6 +22,7 @@ from pydantic import BaseModel
 from synthesis import dataset, mutations, primitives, samples, trajectories
 from synthesis.circuit import Circuit
 from synthesis.errors import UserError
+from synthesis.holdout import held_out_tools
 from synthesis.journal import Journal
 from synthesis.primitives import Policy, Progress
 from synthesis.progress import stage
@@ -87,12 +88,13 @@ def synthesize(
     tools_per_prompt: int = 4,
     result_chars: int = 200,
     per_tool: int = PER_TOOL,
+    hold_out: Sequence[str] = (),
 ) -> Summary:
     """Make a dataset from the servers in `servers_file`; everything goes to the folder `run`.
 
     `positives` is the number of samples, `negatives` the most that one decision turn gets, `per_tool` the candidate
-    calls tried for each tool. The same arguments again do only what is missing; other arguments on the same folder are
-    refused unless `fresh`, which starts over.
+    calls tried for each tool, `hold_out` what only test may know (`synthesis.holdout`). The same arguments again do
+    only what is missing; other arguments on the same folder are refused unless `fresh`, which starts over.
 
     Raises `UserError` for what the user can mend: a broken servers file, a server that does not start, a run made with
     another configuration.
@@ -112,6 +114,7 @@ def synthesize(
         result_chars=result_chars,
         per_tool=per_tool,
         servers=fingerprint(file),
+        hold_out=tuple(sorted(set(hold_out))),
     )
     manifest = open_run(run, config, fresh)
     if manifest["complete"] and (run / "dataset").is_dir():
@@ -142,10 +145,13 @@ async def _make(run: _Run, file: "ServersFile", manifest: dict[str, Json]) -> di
     async with AsyncExitStack() as running:
         pool = await _start(run, file, running)
         _remember(run, manifest, pool[0])
+        fields = {entry.name: entry.rise.field for entry in file.servers}
+        held_out = held_out_tools(run.config.hold_out, pool[0].tools, fields)
         done = await _call(run, file, pool, calls, manifest)
-    source = _write(run, pool[0].tools, done)
+    source = replace(_write(run, pool[0].tools, done), held_out=held_out)
     with run.stage("dataset") as progress:
         facts = {"isolation": pool[0].isolation, "seed": run.config.seed, "author": run.author.name}
+        facts |= {"held out": ", ".join(run.config.hold_out)} if run.config.hold_out else {}
         facts |= {f"server {name}": number for name, number in pool[0].versions.items()}
         facts |= {f"server {name} was given up": why for name, why in manifest["servers_given_up"].items()}
         counts = dataset.write(source, run.folder / "dataset", mutations.apply, facts)

@@ -39,6 +39,8 @@ class Config:
     per_tool: int
     servers: str
     """Hash of the servers file and of the sandbox's template and setup script."""
+    hold_out: tuple[str, ...] = ()
+    """What test keeps for itself, each `server:NAME`, `tool:NAME` or `field:NAME`; sorted."""
     format: int = FORMAT
 
     @property
