@@ -44,6 +44,8 @@ def judge(
     `extra` are the server's own failure patterns (`rise.errors` in the servers file), searched in the whole text.
     `arguments` are the call's: a sentence that the caller sent and the server repeats is no news of a failure.
     """
+    if result.down:
+        return _reason("server_down", result.text)
     if result.is_error:
         return _reason("is_error", result.text)
     sent = [value for value in arguments.values() if isinstance(value, str) and " " in value.strip()]
