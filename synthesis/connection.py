@@ -7,13 +7,13 @@ never the caller's. Jobs run side by side: how many, and in which order, is for 
 
 import asyncio
 import contextlib
-import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TextIO
 
 from synthesis.mcp_config import ServerConfig
+from synthesis.stdio import connect
 
 if TYPE_CHECKING:
     from mcp import Client
@@ -60,21 +60,13 @@ class _Job:
 @contextlib.asynccontextmanager
 async def _transport(launch: Launch) -> AsyncIterator[Any]:
     """The SDK's transport for the entry: a process, streamable HTTP, or the older SSE (`"type": "sse"`)."""
-    from mcp import StdioServerParameters
     from mcp.client.sse import sse_client
-    from mcp.client.stdio import stdio_client
     from mcp.client.streamable_http import streamable_http_client
     from mcp.shared._httpx_utils import create_mcp_http_client
 
-    # Some servers greet on stdout; the SDK logs a traceback for each such line and goes on well.
-    logging.getLogger("mcp.client.stdio").setLevel(logging.CRITICAL)
     config = launch.config
     if config.command:
-        command, *args = launch.command
-        parameters = StdioServerParameters(
-            command=command, args=args, env=launch.env, cwd=launch.cwd, encoding_error_handler="replace"
-        )
-        async with stdio_client(parameters, errlog=launch.stderr) as streams:
+        async with connect(launch.command, launch.env, launch.cwd, launch.stderr) as streams:
             yield streams
     elif config.type == "sse":
         async with sse_client(config.url, headers=config.headers) as streams:

@@ -16,6 +16,7 @@ from synthesis.records import Tool, ToolResult
 from synthesis.sandbox import probe
 from synthesis.scrub import MAX_CHARS
 from synthesis.server import Server
+from synthesis.stdio import MAX_MESSAGE
 from synthesis.workspace import Workspace
 
 __all__ = ["RiseOptions", "ServerConfig", "Servers", "ServersFile", "load_servers"]
@@ -53,7 +54,7 @@ class Servers:
         online = [config.name for config in self.file.servers if config.url or config.rise.network]
         if online:
             self.isolation += f"; with network: {', '.join(online)}"
-        self.isolation += f"; results cut at {MAX_CHARS} characters"
+        self.isolation += f"; results cut at {MAX_CHARS} characters, messages over {MAX_MESSAGE >> 20} MiB refused"
         workspace = Workspace(self.file.template, self.file.setup, isolation)
         self._workspace = workspace.__enter__()
         try:
