@@ -47,7 +47,22 @@ def synth(
     seed: Annotated[int, typer.Option(help="Fixes everything: the same seed gives the same dataset.")] = 0,
     positives: Annotated[int, typer.Option(min=1, help="How many requests with their right calls.")] = 1600,
     negatives: Annotated[int, typer.Option(min=1, help="At most so many deviating calls to a decision turn.")] = 4,
-    author: Annotated[str, typer.Option(help="Who writes the requests: `offline` needs no model.")] = "offline",
+    author: Annotated[
+        str, typer.Option(help="Who writes the requests: `offline` needs no model, `llm` asks --model.")
+    ] = "offline",
+    model: Annotated[str | None, typer.Option(help="With --author llm: the model's name at its endpoint.")] = None,
+    base_url: Annotated[str | None, typer.Option(help="OpenAI-compatible address; default: OpenAI's own.")] = None,
+    api_key_env: Annotated[
+        str, typer.Option(help="Environment variable with the key; keys come no other way.")
+    ] = "OPENAI_API_KEY",
+    workers: Annotated[int, typer.Option(min=1, help="Requests to the model at a time.")] = 8,
+    max_tokens_total: Annotated[
+        int | None, typer.Option(min=1, help="Stop the run at so many tokens, in and out together.")
+    ] = None,
+    max_cost: Annotated[float | None, typer.Option(min=0, help="Stop the run at so many USD; wants --prices.")] = None,
+    prices: Annotated[
+        Path | None, typer.Option(help="YAML or JSON: MODEL: {input: USD, output: USD}, a million tokens.")
+    ] = None,
     tools_per_prompt: Annotated[int, typer.Option(min=1, help="Candidate tools in a prompt, gold ones included.")] = 4,
     result_chars: Annotated[int, typer.Option(min=20, help="Tool results are cut to this length.")] = 200,
     hold_out: Annotated[
@@ -55,14 +70,22 @@ def synth(
         typer.Option(help="Only test may know it: `server:NAME`, `tool:NAME` or `field:NAME`; may be repeated."),
     ] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Start over: discard what RUN holds.")] = False,
+    record: Annotated[Path | None, typer.Option(metavar="FILE", help="Write every server's answers to FILE.")] = None,
+    replay: Annotated[Path | None, typer.Option(metavar="FILE", help="Answer from FILE; no server runs.")] = None,
 ) -> None:
     """Make a dataset from the servers' tools by really calling them.
 
     Only tools that are marked read-only or allowed in SERVERS.json run, in a throw-away copy of the sandbox. Stop it at
     any moment; the same command goes on where it was.
     """
+    from synthesis.costs import Limits
+    from synthesis.llm import OPENAI, Endpoint, ModelOptions
     from synthesis.pipeline import synthesize
 
+    llm = None
+    if author == "llm" or model is not None:
+        endpoint = Endpoint(model or "", base_url or OPENAI, api_key_env, workers)
+        llm = ModelOptions(endpoint, Limits(max_tokens_total, max_cost), prices)
     summary = synthesize(
         servers,
         output,
@@ -70,10 +93,13 @@ def synth(
         positives=positives,
         negatives=negatives,
         author=author,
+        llm=llm,
         fresh=fresh,
         tools_per_prompt=tools_per_prompt,
         result_chars=result_chars,
         hold_out=hold_out or (),
+        record=record,
+        replay=replay,
     )
     _show_summary(summary)
 

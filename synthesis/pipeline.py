@@ -31,6 +31,7 @@ from synthesis.rundir import Config, fingerprint, open_run, save
 
 if TYPE_CHECKING:
     from synthesis.authors.base import Author
+    from synthesis.cassettes import CassetteServers
     from synthesis.mcp_config import ServersFile
     from synthesis.servers import Servers
 
@@ -62,6 +63,9 @@ class _Run:
     folder: Path
     config: Config
     author: "Author"
+    cassette: Path | None = None
+    records: bool = False
+    """The cassette is recorded, not replayed."""
     files: ExitStack = field(default_factory=ExitStack)
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -89,6 +93,8 @@ def synthesize(
     result_chars: int = 200,
     per_tool: int = PER_TOOL,
     hold_out: Sequence[str] = (),
+    record: Path | None = None,
+    replay: Path | None = None,
 ) -> Summary:
     """Make a dataset from the servers in `servers_file`; everything goes to the folder `run`.
 
@@ -96,11 +102,15 @@ def synthesize(
     calls tried for each tool, `hold_out` what only test may know (`synthesis.holdout`). The same arguments again do
     only what is missing; other arguments on the same folder are refused unless `fresh`, which starts over.
 
+    `record` is a cassette that all answers are written to, `replay` one that they are read from: then no server runs.
+
     Raises `UserError` for what the user can mend: a broken servers file, a server that does not start, a run made with
     another configuration.
     """
     started = time.monotonic()
     _check(positives=positives, negatives=negatives, tools_per_prompt=tools_per_prompt, per_tool=per_tool)
+    if record is not None and replay is not None:
+        raise UserError("--record, --replay: expected one of them, or neither.")
     from synthesis.servers import load_servers
 
     writer = _author(author)
@@ -119,7 +129,7 @@ def synthesize(
     manifest = open_run(run, config, fresh)
     if manifest["complete"] and (run / "dataset").is_dir():
         return Summary(run, manifest["counts"], time.monotonic() - started, already_done=True)
-    work = _Run(run, config, writer)
+    work = _Run(run, config, writer, record or replay, record is not None)
     with work.files:
         counts = asyncio.run(_make(work, file, manifest))
     return Summary(run, counts, time.monotonic() - started)
@@ -161,20 +171,29 @@ async def _make(run: _Run, file: "ServersFile", manifest: dict[str, Json]) -> di
     return counts
 
 
-async def _start(run: _Run, file: "ServersFile", running: AsyncExitStack) -> list["Servers"]:
-    """Start the servers, as many times as they are to work side by side; each set has its own sandbox."""
+async def _start(run: _Run, file: "ServersFile", running: AsyncExitStack) -> "list[Servers | CassetteServers]":
+    """Start the servers, as many times as they are to work side by side; each set has its own sandbox.
+
+    With a cassette one set works alone, so that the calls come in one order.
+    """
+    from synthesis.cassettes import CassetteServers
     from synthesis.servers import Servers
 
+    pool: list[Servers | CassetteServers] = []
     with run.stage("servers") as progress:
+        if run.cassette is not None:
+            live = Servers(file) if run.records else None
+            pool.append(await running.enter_async_context(CassetteServers(run.cassette, file, live)))
+            progress(1, 1, "sets started")
+            return pool
         count = min(MAX_WORKERS, os.cpu_count() or 1)
-        pool = []
         for number in range(1, count + 1):
             pool.append(await running.enter_async_context(Servers(file)))
             progress(number, count, "sets started")
     return pool
 
 
-def _remember(run: _Run, manifest: dict[str, Json], servers: "Servers") -> None:
+def _remember(run: _Run, manifest: dict[str, Json], servers: "Servers | CassetteServers") -> None:
     """Note versions and tool schemas in the manifest; refuse to go on where they are not those of the start."""
     facts: dict[str, Json] = {
         "servers": servers.versions,
@@ -196,7 +215,7 @@ def _remember(run: _Run, manifest: dict[str, Json], servers: "Servers") -> None:
 async def _call(
     run: _Run,
     file: "ServersFile",
-    pool: Sequence["Servers"],
+    pool: "Sequence[Servers | CassetteServers]",
     calls: Journal[Primitive],
     manifest: dict[str, Json],
 ) -> list[Trajectory]:
@@ -222,7 +241,9 @@ async def _call(
         )
 
 
-async def _give_up(run: _Run, pool: Sequence["Servers"], calls: Journal[Primitive], manifest: dict[str, Json]) -> None:
+async def _give_up(
+    run: _Run, pool: "Sequence[Servers | CassetteServers]", calls: Journal[Primitive], manifest: dict[str, Json]
+) -> None:
     """Go on without the servers that kept dying, and say so: on stderr, in the manifest, and in the card."""
     circuit = Circuit.of(calls, pool[0].tools)
     lost = circuit.servers()
