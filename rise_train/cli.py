@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rise_train import data_commands
+from rise_train import data_commands, servers_commands
 from synthesis.errors import UserError
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ app = typer.Typer(
 )
 
 app.add_typer(data_commands.app, name="data")
+app.add_typer(servers_commands.app, name="servers")
 
 
 @app.command()

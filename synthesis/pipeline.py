@@ -21,6 +21,7 @@ from pydantic import BaseModel
 
 from synthesis import dataset, mutations, primitives, samples, trajectories
 from synthesis.circuit import Circuit
+from synthesis.costs import Costs
 from synthesis.errors import UserError
 from synthesis.holdout import held_out_tools
 from synthesis.journal import Journal
@@ -32,6 +33,7 @@ from synthesis.rundir import Config, fingerprint, open_run, save
 if TYPE_CHECKING:
     from synthesis.authors.base import Author
     from synthesis.cassettes import CassetteServers
+    from synthesis.llm import ModelOptions
     from synthesis.mcp_config import ServersFile
     from synthesis.servers import Servers
 
@@ -68,6 +70,8 @@ class _Run:
     """The cassette is recorded, not replayed."""
     files: ExitStack = field(default_factory=ExitStack)
     seconds: dict[str, float] = field(default_factory=dict)
+    costs: Costs | None = None
+    """The ledger of an author that costs money."""
 
     def journal(self, name: str, record_type: type[RecordT]) -> Journal[RecordT]:
         return self.files.enter_context(Journal(self.folder / f"{name}.jsonl", record_type))
@@ -75,8 +79,12 @@ class _Run:
     @contextmanager
     def stage(self, name: str) -> Iterator[Progress]:
         started = time.monotonic()
-        with stage(name) as progress:
-            yield progress
+        try:
+            with stage(name) as progress:
+                yield progress
+        finally:
+            if self.costs and (line := self.costs.line(name)):
+                print(line, file=sys.stderr, flush=True)
         self.seconds[name] = round(time.monotonic() - started, 1)
 
 
@@ -88,6 +96,7 @@ def synthesize(
     positives: int = 1600,
     negatives: int = 4,
     author: str = "offline",
+    llm: "ModelOptions | None" = None,
     fresh: bool = False,
     tools_per_prompt: int = 4,
     result_chars: int = 200,
@@ -104,6 +113,8 @@ def synthesize(
 
     `record` is a cassette that all answers are written to, `replay` one that they are read from: then no server runs.
 
+    `llm` says which model the author of that name asks, and its limits; limits and prices may change between commands.
+
     Raises `UserError` for what the user can mend: a broken servers file, a server that does not start, a run made with
     another configuration.
     """
@@ -113,7 +124,7 @@ def synthesize(
         raise UserError("--record, --replay: expected one of them, or neither.")
     from synthesis.servers import load_servers
 
-    writer = _author(author)
+    _check_author(author, llm)
     file = load_servers(servers_file)
     config = Config(
         seed=seed,
@@ -125,12 +136,15 @@ def synthesize(
         per_tool=per_tool,
         servers=fingerprint(file),
         hold_out=tuple(sorted(set(hold_out))),
+        model=llm.endpoint.model if llm else "",
+        base_url=llm.endpoint.base_url if llm else "",
     )
     manifest = open_run(run, config, fresh)
     if manifest["complete"] and (run / "dataset").is_dir():
         return Summary(run, manifest["counts"], time.monotonic() - started, already_done=True)
-    work = _Run(run, config, writer, record or replay, record is not None)
-    with work.files:
+    with ExitStack() as files:
+        writer, costs = _author(llm, run, seed, file, files)
+        work = _Run(run, config, writer, record or replay, record is not None, files=files, costs=costs)
         counts = asyncio.run(_make(work, file, manifest))
     return Summary(run, counts, time.monotonic() - started)
 
@@ -141,12 +155,27 @@ def _check(**numbers: int) -> None:
             raise UserError(f"--{name.replace('_', '-')}: expected 1 or more, not {value}.")
 
 
-def _author(name: str) -> "Author":
-    if name != "offline":
-        raise UserError(f"--author: expected 'offline', the one author of this version, not {name!r}.")
-    from synthesis.authors.offline import OfflineAuthor
+def _check_author(name: str, llm: "ModelOptions | None") -> None:
+    if name not in ("offline", "llm"):
+        raise UserError(f"--author: expected 'offline' or 'llm', not {name!r}.")
+    if (name == "llm") != (llm is not None):
+        raise UserError("--model: expected together with --author llm, and only there.")
+    if llm is not None:
+        llm.check()
 
-    return OfflineAuthor()
+
+def _author(
+    llm: "ModelOptions | None", run: Path, seed: int, file: "ServersFile", files: ExitStack
+) -> tuple["Author", Costs | None]:
+    """The author, and the ledger of one that costs money; `files` closes what they write."""
+    if llm is None:
+        from synthesis.authors.offline import OfflineAuthor
+
+        return OfflineAuthor(), None
+    from synthesis.authors.llm import open_author
+
+    author = open_author(llm, run, seed, file.template, files)
+    return author, author.costs
 
 
 async def _make(run: _Run, file: "ServersFile", manifest: dict[str, Json]) -> dict[str, Json]:
@@ -167,7 +196,10 @@ async def _make(run: _Run, file: "ServersFile", manifest: dict[str, Json]) -> di
         counts = dataset.write(source, run.folder / "dataset", mutations.apply, facts)
         progress(len(source.samples), len(source.samples), "")
     counts["primitives"] = primitive_counts(calls)
-    save(run.folder / "manifest.json", {**manifest, "complete": True, "counts": counts, "seconds": run.seconds})
+    costs = {"costs": run.costs.table()} if run.costs else {}
+    save(
+        run.folder / "manifest.json", {**manifest, "complete": True, "counts": counts, "seconds": run.seconds, **costs}
+    )
     return counts
 
 

@@ -23,6 +23,7 @@ JOURNALS = (
     "samples.jsonl",
     "samples_rejected.jsonl",
     "negatives.jsonl",
+    "llm_rejected.jsonl",
 )
 
 
@@ -39,6 +40,8 @@ class Config:
     per_tool: int
     servers: str
     """Hash of the servers file and of the sandbox's template and setup script."""
+    model: str = ""
+    base_url: str = ""
     hold_out: tuple[str, ...] = ()
     """What test keeps for itself, each `server:NAME`, `tool:NAME` or `field:NAME`; sorted."""
     format: int = FORMAT
