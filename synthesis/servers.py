@@ -6,6 +6,7 @@ tools that a server marks read-only, or that the file allows by name, can be cal
 
 import asyncio
 import difflib
+import time
 from collections.abc import Iterable
 from types import TracebackType
 from typing import Any
@@ -37,6 +38,8 @@ class Servers:
     """What the servers listed besides: neither marked read-only nor allowed, or denied."""
     versions: dict[str, str]
     """Version string that each server reported."""
+    start_seconds: dict[str, float]
+    """How long each server took to start and to list its tools."""
     isolation: str
     """Which isolation is in force, in words."""
 
@@ -44,6 +47,7 @@ class Servers:
         """Starts nothing yet."""
         self.file = file
         self.tools, self.refused, self.versions, self.isolation = {}, [], {}, ""
+        self.start_seconds = {}
         self._servers: dict[str, Server] = {}
         self._workspace: Workspace | None = None
 
@@ -80,7 +84,9 @@ class Servers:
 
         async def start(server: Server) -> None:
             async with gate:
+                started = time.perf_counter()
                 await server.start()
+                self.start_seconds[server.config.name] = time.perf_counter() - started
 
         logs = workspace.root / "logs"
         logs.mkdir()
@@ -149,3 +155,8 @@ class Servers:
         await asyncio.gather(*(server.forget() for server in chosen))
         self._workspace.reset()  # while they are down: a server may read files as it starts
         await asyncio.gather(*(server.revive() for server in chosen))
+
+    def state(self) -> str:
+        """Digest of how the sandbox's files differ from their first state; empty where they do not."""
+        assert self._workspace is not None
+        return self._workspace.state()
