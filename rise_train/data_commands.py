@@ -22,3 +22,46 @@ def export(
 
     for path in write(read(dataset), to, output):
         typer.echo(f"written to {path}")
+
+
+@app.command()
+def show(
+    dataset: Dataset,
+    index: Annotated[int, typer.Option(min=0, help="Which of the samples that fit, from 0.")] = 0,
+    id: Annotated[str | None, typer.Option(help="Of a sample, group, negative, trajectory or real call.")] = None,
+    split: Annotated[str | None, typer.Option(help="`train` or `test`.")] = None,
+    server: Annotated[str | None, typer.Option(help="Only samples that call this server.")] = None,
+    pattern: Annotated[str | None, typer.Option(help="E.g. `sequential`.")] = None,
+    kind: Annotated[str | None, typer.Option(help="Only negatives of this mutation, e.g. `antonym`.")] = None,
+    executed: Annotated[str | None, typer.Option(help="Only negatives with this verdict, e.g. `covert`.")] = None,
+    difficulty: Annotated[str | None, typer.Option(help="E.g. `correction`.")] = None,
+) -> None:
+    """Print one sample: request, steps, results, the right call and what deviates from it."""
+    from rich.console import Console
+
+    from rise_train.data_page import show as print_page
+    from synthesis.errors import UserError
+    from synthesis.pages import Filter, find, pages
+    from synthesis.stored import read
+
+    found = pages(read(dataset))
+    found = Filter(split, server, pattern, kind, executed, difficulty)(found if id is None else find(found, id))
+    if index >= len(found):
+        raise UserError(f"{dataset}: {len(found)} samples fit, so there is none with --index {index}.")
+    console = Console(highlight=False)
+    print_page(console, found[index])
+    console.print(f"{index} of {len(found)} that fit", style="dim")
+
+
+@app.command()
+def view(
+    dataset: Dataset,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The HTML file to write.")] = Path("data.html"),
+) -> None:
+    """Write one HTML file to browse the dataset in: filters, search, right beside deviating. Works offline."""
+    from synthesis.browser import write
+    from synthesis.stored import read
+
+    shown, total = write(read(dataset), output)
+    sampled = "" if shown == total else f", a sample of {total}, because the file would grow too big"
+    typer.echo(f"written to {output}: {shown} samples{sampled}")
