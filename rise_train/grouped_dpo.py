@@ -9,16 +9,16 @@ loss, reference pass, adapter switching and metrics run as they are, and losses 
 import functools
 import math
 import types
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from trl import DPOTrainer
 from trl.models.utils import prepare_deepspeed
 
-from rise_train.trie import NO_LABEL, Trie, pack, tree_mask
+from rise_train.trie import NO_LABEL, Trie, differing, pack, tree_mask
 from synthesis.errors import UserError
 
 PER_TOKEN = ("log_probs", "entropy", "log_sum_sq_probs", "mean_logits", "is_top1")
@@ -44,6 +44,14 @@ def unserved(config: Any, attention: str) -> str:
     return ""
 
 
+class _Answer(NamedTuple):
+    """One answer of a pair: where its tokens are predicted, the tokens after the prompt's last, what differs."""
+
+    path: list[int]
+    tokens: list[int]
+    differs: range
+
+
 @dataclass
 class GroupCollator:
     """Groups to one batch: TRL's completion rows, and the packed tries as `packed_*`.
@@ -60,24 +68,28 @@ class GroupCollator:
 
         Returns:
             `input_ids`, `attention_mask`, `completion_mask` of shape (2P, C + 1), C the longest completion;
-            `packed_input_ids`, `packed_labels`, `packed_positions`, `packed_tree_end` of shape (rows, N); and
-            `packed_paths` of shape (2P, C), indices into the flattened packed positions.
+            `packed_input_ids`, `packed_labels`, `packed_positions`, `packed_tree_end` of shape (rows, N);
+            `packed_paths` of shape (2P, C), indices into the flattened packed positions; and `packed_differs` of that
+            shape, 1 for the tokens in which the two answers of a pair differ.
         """
         tries = [pack(g["prompt_ids"], [g["chosen_ids"], *g["rejected_ids"]]) for g in groups]
         places, width = self._places(tries)
-        chosen, rejected = [], []
+        chosen: list[_Answer] = []
+        rejected: list[_Answer] = []
         for group, trie, place in zip(groups, tries, places, strict=True):
             paths = [[place + position for position in path] for path in trie.paths]
             for path, answer in zip(paths[1:], group["rejected_ids"], strict=True):
-                chosen.append((paths[0], [group["prompt_ids"][-1], *group["chosen_ids"]]))
-                rejected.append((path, [group["prompt_ids"][-1], *answer]))
-        pairs = [*chosen, *rejected]
-        longest = max(len(row) for _, row in pairs)
+                right, wrong = differing(group["chosen_ids"], answer)
+                chosen.append(_Answer(paths[0], [group["prompt_ids"][-1], *group["chosen_ids"]], right))
+                rejected.append(_Answer(path, [group["prompt_ids"][-1], *answer], wrong))
+        answers = [*chosen, *rejected]
+        longest = max(len(answer.tokens) for answer in answers)
         batch = {
-            "input_ids": _padded([row for _, row in pairs], longest, self.pad_token_id),
-            "attention_mask": _padded([[1] * len(row) for _, row in pairs], longest, 0),
-            "completion_mask": _padded([[0] + [1] * (len(row) - 1) for _, row in pairs], longest, 0),
-            "packed_paths": _padded([path for path, _ in pairs], longest - 1, 0),
+            "input_ids": _padded([a.tokens for a in answers], longest, self.pad_token_id),
+            "attention_mask": _padded([[1] * len(a.tokens) for a in answers], longest, 0),
+            "completion_mask": _padded([[0] + [1] * len(a.path) for a in answers], longest, 0),
+            "packed_paths": _padded([a.path for a in answers], longest - 1, 0),
+            "packed_differs": _padded([[i in a.differs for i in range(len(a.path))] for a in answers], longest - 1, 0),
             **self._packed(tries, places, width),
         }
         for name in ("ref_chosen_logps", "ref_rejected_logps"):
@@ -127,8 +139,11 @@ def masks(config: Any, dtype: torch.dtype, tree_end: torch.Tensor, positions: to
     return {"full_attention": tree_mask(tree_end, attention, dtype), "sliding_attention": narrow}
 
 
-def install(model: Any) -> None:
-    """Wrap the forward of a causal LM that has TRL's fused LM head: a batch with `packed_*` is computed as a trie."""
+def install(model: Any, record: Callable[[torch.Tensor], None] = lambda scores: None) -> None:
+    """Wrap the forward of a causal LM that has TRL's fused LM head: a batch with `packed_*` is computed as a trie.
+
+    `record` is handed the answers' log-probabilities of every such pass, shape (2P, C), without gradient.
+    """
     inner = model.forward
     if getattr(inner, "_computes_tries", False):
         return
@@ -139,7 +154,7 @@ def install(model: Any) -> None:
             return inner(*args, **batch)
         packed = {name: batch.pop(f"packed_{name}") for name in ("labels", "positions", "tree_end", "paths")}
         labels = batch.pop("labels")
-        del batch["input_ids"], batch["attention_mask"]
+        del batch["input_ids"], batch["attention_mask"], batch["packed_differs"]
         output = inner(
             input_ids=packed_input_ids,
             attention_mask=masks(self.config, self.dtype, packed["tree_end"], packed["positions"]),
@@ -151,6 +166,7 @@ def install(model: Any) -> None:
         for name in PER_TOKEN:
             if output.get(name) is not None:
                 output[name] = output[name].reshape(-1)[packed["paths"]].masked_fill(empty, 0)
+        record(output["log_probs"].detach())
         return output
 
     forward._computes_tries = True  # type: ignore[attr-defined]
@@ -165,14 +181,15 @@ class GroupedDPOTrainer(DPOTrainer):  # type: ignore[misc]  # trl carries no typ
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """As the stock trainer; the dataset's rows are groups of token ids."""
+        self.passes: list[torch.Tensor] = []
         super().__init__(*args, **kwargs)
         self._install()
 
     def _install(self) -> None:
         model = self.accelerator.unwrap_model(self.model)
-        install(model.get_base_model() if hasattr(model, "peft_config") else model)
+        install(model.get_base_model() if hasattr(model, "peft_config") else model, self.passes.append)
         if self.ref_model is not None:
-            install(self.accelerator.unwrap_model(self.ref_model))
+            install(self.accelerator.unwrap_model(self.ref_model), self.passes.append)
 
     def _prepare_dataset(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
         return dataset
@@ -213,10 +230,26 @@ class GroupedDPOTrainer(DPOTrainer):  # type: ignore[misc]  # trl carries no typ
 
     def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         """TRL's loss, a mean over the batch's pairs, weighed so that every pair of the optimiser step counts alike."""
+        self.passes.clear()
         with _ragged_gather(self.accelerator):
             loss = super().compute_loss(model, inputs, *args, **kwargs)
+            self._log_differing(inputs["packed_differs"])
         weight = len(inputs["input_ids"]) / 2 / self.mean_pairs if self.model.training else 1.0
         return (loss[0] * weight, *loss[1:]) if isinstance(loss, tuple) else loss * weight
+
+    def _log_differing(self, differs: torch.Tensor) -> None:
+        """Log what the tokens that differ contribute, apart from TRL's figures over whole answers.
+
+        Most tokens of a mutated pair are equal, so that a margin over the whole can hide which side moved.
+        """
+        metrics = self._metrics["train" if self.model.training else "eval"]
+        scores = [(scores * differs).sum(dim=1).chunk(2) for scores in self.passes]
+        for side, values in zip(("chosen", "rejected"), scores[0], strict=True):
+            metrics[f"logps/{side}_differing"].append(self.accelerator.gather(values).mean().item())
+        if len(scores) == 2:  # a precomputed reference is one number an answer
+            gains = [policy - reference for policy, reference in zip(*scores, strict=True)]
+            margins = self.accelerator.gather(self.beta * (gains[0] - gains[1]))
+            metrics["rewards/margins_differing"].append(margins.mean().item())
 
 
 @contextmanager

@@ -10,6 +10,9 @@ from transformers import TrainerCallback
 
 from rise_train.manifest import HISTORY, write_json
 
+UNLIKELIER = -1.0
+"""Nats by which the right answers may become less likely than under the reference before the run says so."""
+
 
 class ProgressCallback(TrainerCallback):  # type: ignore[misc]  # transformers carries no types
     """Shows step, loss and (in DPO) reward margin; writes `log_history.json` at every logging step."""
@@ -20,6 +23,7 @@ class ProgressCallback(TrainerCallback):  # type: ignore[misc]  # transformers c
         self.console = Console(stderr=True)
         self.bar: Progress | None = None
         self.started = 0.0
+        self.warned = False
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Start the bar, or say in a line what begins."""
@@ -52,6 +56,7 @@ class ProgressCallback(TrainerCallback):  # type: ignore[misc]  # transformers c
         if not state.is_world_process_zero or not logs or "loss" not in logs:
             return
         write_json(self.folder / HISTORY, state.log_history)
+        self._watch_chosen(logs, state, getattr(args, "beta", 1.0))
         margin = f"  margin {logs['rewards/margins']:.3f}" if "rewards/margins" in logs else ""
         text = f"loss {logs['loss']:.4f}{margin}"
         if self.bar:
@@ -63,6 +68,18 @@ class ProgressCallback(TrainerCallback):  # type: ignore[misc]  # transformers c
             f"{self.stage}: step {state.global_step}/{state.max_steps}  {text}  {spent:.0f} s, {left:.0f} s left",
             flush=True,
         )
+
+    def _watch_chosen(self, logs: dict[str, Any], state: Any, beta: float) -> None:
+        """Say once when DPO lowers the right answers too: pairs that differ in little push both sides down."""
+        change = logs.get("rewards/chosen", 0.0) / beta
+        if change < UNLIKELIER and not self.warned:
+            self.warned = True
+            self.console.print(
+                f"{self.stage}: step {state.global_step}: the right answers have become less likely than under the "
+                f"reference (log-probability {change:+.1f}); add `sft` to loss_type, or lower learning_rate",
+                highlight=False,
+                soft_wrap=True,
+            )
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Take the bar down."""

@@ -64,6 +64,34 @@ def probe(servers: ServersJson) -> None:
         raise UserError(f"{servers}: {failed} of {len(file.servers)} servers do not work.")
 
 
+@app.command()
+def select(
+    listing: Annotated[
+        Path, typer.Argument(metavar="LISTING.json", help="JSON list of servers; see docs/catalogue.md.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="JSON: chosen, dropped with reasons, strata.")],
+    count: Annotated[int, typer.Option(min=1, help="How many to choose.")] = 100,
+    min_stars: Annotated[int, typer.Option(min=0, help="Fewer leave a server out.")] = 0,
+    transport: Annotated[str | None, typer.Option(help="Only `stdio` or only `http`.")] = None,
+    need_license: Annotated[bool, typer.Option("--need-license", help="Leave out servers without a license.")] = False,
+    allow_keys: Annotated[bool, typer.Option("--allow-keys", help="Keep servers that need a key.")] = False,
+    near: Annotated[float, typer.Option(min=0, max=1, help="Cosine from which two names are one server's.")] = 0.8,
+) -> None:
+    """Choose servers from a big listing: by criteria, one of each name, stratified by tag (RISE, section 3.1)."""
+    from synthesis.catalog import Criteria, load
+    from synthesis.catalog import select as choose
+    from synthesis.rundir import save
+
+    if transport not in (None, "stdio", "http"):
+        raise UserError(f"--transport: expected stdio or http, not {transport!r}.")
+    criteria = Criteria(license=need_license, no_key=not allow_keys, min_stars=min_stars, transport=transport)
+    choice = choose(load(listing), count, criteria, near)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    save(output, choice.report())
+    _print_strata(choice.strata)
+    typer.echo(f"{len(choice.chosen)} chosen, {len(choice.dropped)} dropped with a reason each: {output}")
+
+
 async def probe_server(file: "ServersFile", config: "ServerConfig") -> Probe:
     """Start one server of the file in a sandbox of its own, ping it, end it. A failure is told, not raised."""
     from synthesis.servers import Servers
@@ -115,3 +143,15 @@ def _print_probe(found: Probe) -> None:
         f"started in {found.start_s:.1f} s, ping {found.ping_ms:.0f} ms"
     )
     typer.echo(f"        {found.isolation}")
+
+
+def _print_strata(strata: dict[str, dict[str, int]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("stratum", box=None, padding=(0, 2, 0, 0))
+    for column in ("listed", "left", "chosen"):
+        table.add_column(column, justify="right")
+    for name, counts in strata.items():
+        table.add_row(name, *(str(counts[column]) for column in ("listed", "left", "chosen")))
+    Console(highlight=False).print(table)

@@ -171,6 +171,43 @@ def test_adapters_are_switched_as_ever(tokenizer: Any, tmp_path: Path) -> None:
     compare(small(), tokenizer, tmp_path, peft_config=config)
 
 
+def test_differing_tokens_are_logged_apart(tokenizer: Any, tmp_path: Path) -> None:
+    """By hand: the log-probabilities of one pair's answers, on the one token that differs."""
+    import torch
+
+    group = {"prompt_ids": [5, 6, 7], "chosen_ids": [10, 11, 12, 2], "rejected_ids": [[10, 44, 12, 2]]}
+    trainer = trainer_of(True, small(), [group], tmp_path, tokenizer=tokenizer)
+    loss_and_gradients(trainer, [group])
+
+    def score(model: Any, answer: list[int]) -> float:
+        logits = model(torch.tensor([[5, 6, 7, *answer]])).logits[0].log_softmax(-1)
+        return logits[3, answer[1]].item()
+
+    policy = [score(trainer.model, answer) for answer in ([10, 11], [10, 44])]
+    reference = [score(trainer.ref_model, answer) for answer in ([10, 11], [10, 44])]
+    logged = {name: values[-1] for name, values in trainer._metrics["train"].items()}
+    assert logged["logps/chosen_differing"] == pytest.approx(policy[0], rel=1e-4)
+    assert logged["logps/rejected_differing"] == pytest.approx(policy[1], rel=1e-4)
+    margin = 0.5 * ((policy[0] - reference[0]) - (policy[1] - reference[1]))
+    assert logged["rewards/margins_differing"] == pytest.approx(margin, rel=1e-3, abs=1e-5)
+    assert logged["rewards/margins"] != pytest.approx(margin, rel=1e-2)
+
+
+def test_right_answers_that_become_unlikely_are_reported_once(
+    tokenizer: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from rise_train.progress import ProgressCallback
+
+    for loss, rate, said in (("sigmoid", 0.05, 1), ("sft", 0.005, 0)):
+        trainer = trainer_of(
+            True, small(), random_groups(6), tmp_path, tokenizer=tokenizer, loss_type=[loss], learning_rate=rate,
+            num_train_epochs=6,
+        )  # fmt: skip
+        trainer.add_callback(ProgressCallback("dpo", tmp_path))
+        trainer.train()
+        assert capsys.readouterr().err.count("have become less likely") == said
+
+
 def test_all_groups_may_stand_in_one_row() -> None:
     import torch
     from trl.trainer.utils import add_fused_lm_head

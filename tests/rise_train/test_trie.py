@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rise_train.trie import NO_LABEL, Trie, pack, tree_mask
+from rise_train.trie import NO_LABEL, Trie, differing, pack, tree_mask
 
 TOKENS = st.integers(min_value=1, max_value=4)  # few, so that completions share their beginnings
 GROUPS = st.tuples(
@@ -69,3 +69,19 @@ def test_masks_of_all_kinds_say_the_same(window: int | None) -> None:
     flex = tree_mask(end, "flex_attention", torch.float32, window, positions)
     index = torch.arange(len(trie))
     assert torch.equal(flex.mask_mod(torch.tensor(0), 0, index[:, None], index[None, :]), allowed)
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "expected"),
+    [
+        ([1, 2, 3, 9], [1, 5, 3, 9], ([2], [5])),
+        ([1, 2, 3, 9], [1, 9], ([2, 3], [9])),
+        ([1, 9], [1, 2, 3, 9], ([9], [2, 3])),
+        ([1, 1, 9], [1, 9], ([1], [9])),
+        ([4, 5], [6, 7, 8], ([4, 5], [6, 7, 8])),
+        ([1, 2], [1, 2, 3], ([2], [3])),
+    ],
+)
+def test_the_tokens_that_differ(left: list[int], right: list[int], expected: tuple[list[int], list[int]]) -> None:
+    first, second = differing(left, right)
+    assert ([left[i] for i in first], [right[i] for i in second]) == expected
