@@ -11,7 +11,7 @@ from handmade import ROOT, flags
 
 
 def launch(stage: str, recipe: str, model: Path, dataset: Path, out: Path, processes: int, batch: int) -> list[float]:
-    """Train by torchrun on the CPU (gloo), which is what `accelerate launch` starts on GPUs; returns the loss of every step."""
+    """Train by torchrun on the CPU (gloo); returns the loss of every step."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
     command += ["-m", f"rise_train.{stage}"]
     command += ["--config", f"recipes/tiny/{stage}/config_{recipe}.yaml", *flags(stage, model, dataset, out)]
