@@ -169,9 +169,10 @@ def _author(
 ) -> tuple["Author", Costs | None]:
     """The author, and the ledger of one that costs money; `files` closes what they write."""
     if llm is None:
+        from synthesis.authors.guesses import template_files
         from synthesis.authors.offline import OfflineAuthor
 
-        return OfflineAuthor(), None
+        return OfflineAuthor(files=template_files(file.template)), None
     from synthesis.authors.llm import open_author
 
     author = open_author(llm, run, seed, file.template, files)

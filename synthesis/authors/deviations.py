@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from synthesis.authors import shapes
-from synthesis.authors.fallback import resolved
+from synthesis.authors.guesses import resolved
 from synthesis.authors.lexicon import lexicon
 from synthesis.authors.shapes import Option
 from synthesis.authors.similarity import alike, similarity, typos

@@ -1,191 +1,180 @@
 """A phrasebook entry made from a tool's schema alone, for servers that nobody wrote a phrasebook for."""
 
+import ast
 import re
-from typing import Any
+from collections.abc import Sequence
 
-from jsonschema import Draft202012Validator
-from jsonschema.exceptions import SchemaError
-
+from synthesis.authors.guesses import Schema, World, parameter_docs, samples
 from synthesis.authors.lexicon import lexicon
 from synthesis.authors.phrasebook import Phrasebook, ToolEntry, canonical
 from synthesis.records import Json, Tool
 from synthesis.values import spaced
 
-_NUMBERS = [3, 5, 2, 10, 1, 20, 7, 12, 4, 50, 15, 8, 100, 30, 25, 250, 0, 1000]
-_DECIMALS = [2.5, 12, 0.5, 40, 3.75, 100, 7, 1.2, 18, 99.5, 0.1, 1, 0]
-_QUOTED = re.compile(r"['\"`]([^'\"`\n]{1,40})['\"`]")
+LONGEST_HEAD = 9
+"""Words of a description's first sentence that still make a way of asking."""
 _READING = {
-    "get",
-    "list",
-    "read",
-    "find",
-    "search",
-    "describe",
-    "check",
-    "show",
-    "fetch",
-    "convert",
-    "calculate",
-    "count",
-}
-Schema = dict[str, Any]
+    "get", "list", "read", "find", "search", "describe", "check", "show", "fetch", "convert", "calculate", "count",
+}  # fmt: skip
+_SHORT = {
+    "expr": "expression", "eq": "equation", "func": "function", "num": "number", "dir": "directory", "arg": "argument",
+    "args": "arguments", "lhs": "left side", "rhs": "right side", "col": "column", "cols": "columns", "db": "database",
+    "var": "variable", "msg": "message", "src": "source", "dest": "destination", "max": "maximum", "min": "minimum",
+    "lower": "lower bound", "upper": "upper bound",
+}  # fmt: skip
+"""Short names of parameters, and how a person says them."""
+_WAYS: list[tuple[str, list[str]]] = [
+    ("source start", ["from {v}"]),
+    ("destination target output dest", ["to {v}"]),
+    ("path file filename filepath", ["at {v}"]),
+    ("paths files", ["namely {v}", "for {v}"]),
+    ("directory folder dir", ["in {v}", "in the folder {v}"]),
+    ("query keyword search pattern", ["matching {v}", "for {v}"]),
+    ("name names title", ["named {v}", "called {v}"]),
+    ("content contents text message body note", ["saying {v}", "with the text {v}"]),
+]
+"""Ways of saying a parameter, by the last word of its name."""
+_JOINT = re.compile(r",| (?:including|using|that|which|with|from|and|for|by|in|as)\b")
+_PREPOSITIONS = {"by", "to", "from", "in", "of", "with", "at"}
 
 
-def make_book(tool: Tool) -> Phrasebook:
+def make_book(tool: Tool, files: Sequence[str] = ()) -> Phrasebook:
     """Write a one-tool phrasebook from the tool's name, description and schema.
 
-    A required parameter for which no valid value can be found leaves a case that the schema check will refuse, with a
-    reason that names the parameter.
+    `files` are the logical paths of the files in the sandbox. A required parameter for which no valid value can be
+    found leaves a case that the schema check will refuse, with a reason that names the parameter.
     """
     root = tool.input_schema
     properties: dict[str, Schema] = root.get("properties", {})
+    docs = parameter_docs(tool)
+    world = World(" ".join(_name_words(tool)), tool.description, tuple(files))
     required = [name for name in root.get("required", []) if name in properties]
-    pools = {name: samples(name, schema, root) for name, schema in properties.items()}
+    pools = {n: samples(n, {**schema, "description": docs[n]}, root, world) for n, schema in properties.items()}
+    pools = {name: pool for name, pool in pools.items() if pool}
+    verb, *rest = _name_words(tool)
     entry = ToolEntry(
-        effect="read" if tool.read_only or spaced(tool.name).split()[0] in _READING else "write",
-        object=" ".join(spaced(tool.name).split()[1:]) or "result",
-        heads=heads(tool),
-        phrases={name: phrases(name, pools[name]) for name in properties if pools[name]},
-        cases=[{name: {"pool": name} for name in required if pools[name]}],
-        optional={name: {"pool": name} for name in properties if name not in required and pools[name]},
+        effect="read" if tool.read_only or verb in _READING else "write",
+        object=" ".join(rest) or "result",
+        heads=heads(tool, required),
+        phrases={name: phrases(name, pool) for name, pool in pools.items()},
+        cases=[{name: {"pool": name} for name in required if name in pools}, *_shown_calls(tool)],
+        optional={name: {"pool": name} for name in properties if name not in required and name in pools},
     )
-    return Phrasebook(
-        server=tool.server, field="other", pools={k: v for k, v in pools.items() if v}, tools={tool.name: entry}
-    )
+    return Phrasebook(server=tool.server, field="other", pools=pools, tools={tool.name: entry})
 
 
-def heads(tool: Tool) -> list[str]:
-    """Make ways of asking for the tool from its name, and from a short first sentence of its description."""
-    verb, *rest = spaced(tool.name).split()
-    thing = " ".join(rest)
-    known = lexicon().verbs.get(verb)
-    found = (
-        [f"{way} the {thing}" if thing else way for way in known]
-        if known
-        else [f"use {verb} {thing}".strip(), f"run {verb} {thing}".strip()]
-    )
-    sentence = re.split(r"[.\n(:]", re.sub(r"[^\x20-\x7e\n]", " ", tool.description))[0].strip()
-    words = sentence.split()
-    if 2 <= len(words) <= 9 and words[0].lower() in lexicon().verbs and "{" not in sentence:
-        found.append(sentence[0].lower() + sentence[1:])
-    return list(dict.fromkeys(found))
+def _name_words(tool: Tool) -> list[str]:
+    """The tool's name in words, without leading ones that only repeat the server's name."""
+    words = spaced(tool.name).split()
+    own = set(spaced(tool.server).split())
+    while len(words) > 1 and words[0] in own:
+        words = words[1:]
+    return words
+
+
+def _shown_calls(tool: Tool) -> list[dict[str, Json]]:
+    """Calls that the description shows as examples: `convert(value='100', unit_to='km')`."""
+    found: list[dict[str, Json]] = []
+    for text in re.findall(rf"{re.escape(tool.name)}\([^()\n]*\)", tool.description):
+        try:
+            call = ast.parse(text, mode="eval").body
+            if isinstance(call, ast.Call):
+                found.append({str(word.arg): ast.literal_eval(word.value) for word in call.keywords})
+        except (SyntaxError, ValueError):
+            continue
+    known = set(tool.input_schema.get("properties", {}))
+    return [case for case in found if case and set(case) <= known and "" not in case.values()]
+
+
+def heads(tool: Tool, required: Sequence[str] = ()) -> list[str]:
+    """Make ways of asking for the tool from its name, and from the first sentence of its description.
+
+    Where these speak of a required parameter ("Factor an expression"), its value gets a place there. A name that says
+    neither what is done nor to what ("math_solve") is used on that value.
+    """
+    words = _name_words(tool)
+    verbs = lexicon().verbs
+    thing = " ".join(word for word in words[1:] if word != "multiple") if words[0] in verbs else ""
+    known = verbs.get(words[0], verbs.get(words[-1], []))
+    found = [f"{way} the {thing}" for way in known if thing.endswith("s") or not way.endswith(" all")] if thing else []
+    if sentence := _first_sentence(tool.description):
+        found += _asked(sentence, thing)
+    if not found:
+        place = f" {{{required[0]}}}" if _is_plain(tool, required) else ""
+        name = " ".join(words)
+        found = [f"{way}{place}" for way in known] or [
+            f"use {name} on{place}" if place else f"use {name}",
+            f"run {name}",
+        ]
+    return list(dict.fromkeys(_with_place(head, required) for head in found))
+
+
+def _is_plain(tool: Tool, required: Sequence[str]) -> bool:
+    """Whether the first required parameter is a text or a number."""
+    schema = tool.input_schema.get("properties", {}).get(required[0], {}) if required else {}
+    return schema.get("type") in ("string", "integer", "number")
+
+
+def _first_sentence(description: str) -> str:
+    """The first sentence in plain words, cut where it goes into detail; empty if it is none, or too long."""
+    plain = re.sub(r"[^\x20-\x7e\n]", " ", description).strip()
+    if len(re.findall(r"[^\W\da-zA-Z]", description.strip().split("\n")[0])) > 2:
+        return ""
+    sentence = re.split(r"\.(?:\s|$)|[\n(:;{]| or | and (?:returns?|then) ", plain)[0].strip(" .")
+    sentence = re.sub(r"^([A-Z]\w+ly|As|By) (?=\w)", "", sentence)
+    while len(sentence.split()) > LONGEST_HEAD and (joints := list(_JOINT.finditer(sentence))):
+        sentence = sentence[: joints[-1].start()].strip()
+    return sentence if len(sentence.split()) <= LONGEST_HEAD else ""
+
+
+def _asked(sentence: str, thing: str) -> list[str]:
+    """Ways of asking for what a sentence says the tool does ("Factor an expression") or gives ("Prime number")."""
+    verbs = lexicon().verbs
+    first, _, rest = sentence.partition(" ")
+    word = first.lower()
+    stem = next((w for w in (word, word.removesuffix("s"), word.removesuffix("es")) if w in verbs), "")
+    if stem and rest:
+        rest = rest.removeprefix("for ") if verbs[stem][0].endswith(" for") else rest
+        return [f"{way} {rest}" for way in verbs[stem][:2]]
+    if stem:
+        return [f"{way} the {thing}" for way in verbs[stem][:2]] if thing else []
+    if not re.fullmatch(r"[A-Za-z][\w '-]*", sentence) or len(sentence.split()) > 5:
+        return []
+    noun = sentence if first.isupper() else sentence[0].lower() + sentence[1:]
+    return [f"give me the {noun}", f"I need the {noun}", f"work out the {noun}"]
+
+
+def _with_place(head: str, required: Sequence[str]) -> str:
+    """Put the value of the first required parameter behind the words that name it."""
+    for name in required[:1]:
+        noun = said_name(name)
+        head = re.sub(rf"\b(?:an?|the) (?:given )?{re.escape(noun)}$", f"the {noun} {{{name}}}", head)
+    return head
+
+
+def said_name(name: str) -> str:
+    """The parameter's name as a person would say it: `max_num` gives "maximum number"."""
+    return " ".join(_SHORT.get(word, word) for word in spaced(name).split())
 
 
 def phrases(name: str, values: list[Json]) -> list[str] | dict[str, list[str]]:
     """Make ways of saying a parameter."""
-    words = spaced(name)
+    words = said_name(name)
     if values and all(isinstance(value, bool) for value in values):
         return {
-            canonical(True): [f"with {words}", f"{words} on"],
-            canonical(False): [f"without {words}", f"{words} off"],
+            canonical(True): [f"with {words}", f"with {words} on"],
+            canonical(False): [f"without {words}", f"with {words} off"],
         }
-    for cue, ways in (
-        ("from source start", ["from {v}"]),
-        ("to target destination", ["to {v}"]),
-        ("path file folder directory", ["in {v}"]),
-    ):
-        if words.split()[-1] in cue.split() or words.split()[0] in cue.split()[:1]:
-            return [*ways, f"with {words} {{v}}"]
-    return [f"with {words} {{v}}", f"{words} {{v}}", f"with {{v}} as {words}", f"where {words} is {{v}}"]
-
-
-def samples(name: str, schema: Schema, root: Schema, depth: int = 0) -> list[Json]:
-    """List plausible values of a parameter that its schema accepts, best first; empty if none was found.
-
-    `root` is the tool's whole schema, in which references point.
-    """
-    schema = resolved(schema, root)
-    try:
-        validator = Draft202012Validator({**schema, "$defs": root.get("$defs", {})})
-        raw = _raw(name, schema, root, depth)
-        valid = [value for value in raw if validator.is_valid(value)]
-    except (SchemaError, re.error, RecursionError):
-        return []
-    return list({canonical(value): value for value in valid}.values())
-
-
-def resolved(schema: Schema, root: Schema) -> Schema:
-    """Follow a local reference, and of alternatives take the first that is not null."""
-    if (reference := str(schema.get("$ref", ""))).startswith("#/"):
-        target: Any = root
-        for part in reference[2:].split("/"):
-            target = target.get(part, {})
-        return {**target, **{key: value for key, value in schema.items() if key != "$ref"}}
-    for key in ("anyOf", "oneOf"):
-        options = [option for option in schema.get(key, []) if option.get("type") != "null"]
-        if options:
-            return {
-                **resolved(options[0], root),
-                **{k: v for k, v in schema.items() if k in ("description", "examples")},
-            }
-    return schema
-
-
-def _raw(name: str, schema: Schema, root: Schema, depth: int) -> list[Json]:
-    if "const" in schema:
-        return [schema["const"]]
-    if "enum" in schema:
-        return [value for value in schema["enum"] if value is not None]
-    given = list(schema.get("examples", []))
-    match _type(schema):
-        case "boolean":
-            return [True, False]
-        case "integer":
-            return [*given, *_near(schema), *_NUMBERS]
-        case "number":
-            return [*given, *_near(schema), *_DECIMALS]
-        case "array":
-            return given + _lists(name, schema, root, depth)
-        case "object":
-            return given + _objects(schema, root, depth)
-        case _:
-            return given + _strings(name, schema)
-
-
-def _type(schema: Schema) -> str:
-    declared = schema.get("type", "string")
-    kinds = [kind for kind in declared if kind != "null"] if isinstance(declared, list) else [declared]
-    return kinds[0] if kinds else "string"
-
-
-def _near(schema: Schema) -> list[Json]:
-    """Values at the allowed limits, for where the ordinary ones fall outside."""
-    low, high = (
-        schema.get("minimum", schema.get("exclusiveMinimum")),
-        schema.get("maximum", schema.get("exclusiveMaximum")),
-    )
-    found = [low, low + 1] if isinstance(low, int | float) else []
-    return [*found, high - 1, high] if isinstance(high, int | float) else found
-
-
-def _lists(name: str, schema: Schema, root: Schema, depth: int) -> list[Json]:
-    parts = samples(name.rstrip("s"), schema.get("items", {}), root, depth + 1) if depth < 4 else []
-    least = max(1, int(schema.get("minItems", 1)))
-    sizes = [size for size in (least, least + 1, least + 2) if size <= len(parts)]
-    return [parts[start : start + size] for size in sizes for start in range(len(parts) - size + 1)][:12]
-
-
-def _objects(schema: Schema, root: Schema, depth: int) -> list[Json]:
-    properties = schema.get("properties", {})
-    if depth >= 4 or not properties:
-        return []
-    names = schema.get("required") or list(properties)[:1]
-    pools = {key: samples(key, properties.get(key, {}), root, depth + 1) for key in names}
-    if not all(pools.values()):
-        return []
-    return [{key: pool[i % len(pool)] for key, pool in pools.items()} for i in range(max(map(len, pools.values())))][
-        :12
-    ]
-
-
-def _strings(name: str, schema: Schema) -> list[Json]:
-    """Values for a string: those quoted as examples in its description, else by the words of its name or format."""
-    lex = lexicon()
-    description = str(schema.get("description", ""))
-    quoted: list[str] = _QUOTED.findall(description) if re.search(r"e\.g\.|example|such as|like", description) else []
-    formats = {"date": "date", "time": "time", "email": "email", "uri": "url"}
-    words = [formats.get(str(schema.get("format", "")), ""), *reversed(spaced(name).split())]
-    concepts = [lex.parameter_words.get(word, word if word in lex.values else "") for word in words]
-    concept = next((c for c in concepts if c), "word")
-
-    return [*quoted, *lex.values[concept]]
+    if any(isinstance(item, dict) for value in values if isinstance(value, list) for item in value):
+        return ["namely {v}", "as follows: {v}"]
+    first, last = words.split()[0], words.split()[-1]
+    for cues, ways in _WAYS:
+        if last in cues.split():
+            return ways
+    if len(words.split()) > 1 and (turn := next((word for word in (first, last) if word in ("from", "to")), "")):
+        return [f"{turn} {{v}}"]
+    if last in _PREPOSITIONS:
+        return [f"{words} {{v}}"]
+    if len(words) == 1:
+        return [f"with {words} = {{v}}", f"for {words} = {{v}}"]
+    plural = [] if last.endswith("s") else [f"where the {words} is {{v}}"]
+    return [f"with the {words} {{v}}", f"with {{v}} as the {words}", *plural]

@@ -2,12 +2,14 @@
 
 import random
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from synthesis.authors import styles, twists
 from synthesis.authors.base import Candidate, Coverage, Draft
 from synthesis.authors.deviations import deviations
-from synthesis.authors.fallback import make_book, resolved
+from synthesis.authors.fallback import make_book
+from synthesis.authors.guesses import resolved
 from synthesis.authors.phrasebook import FOLDER, Phrasebook, SetupCall, ToolEntry, canonical, load_folder
 from synthesis.authors.twists import Twist
 from synthesis.authors.wording import Clause, Mood, clause
@@ -24,8 +26,12 @@ class OfflineAuthor:
     name = "offline"
     workers = 1
 
-    def __init__(self, folder: Path = FOLDER) -> None:
-        """Read the phrasebooks in `folder`; raises UserError for a bad one."""
+    def __init__(self, folder: Path = FOLDER, files: Sequence[str] = ()) -> None:
+        """Read the phrasebooks in `folder`; raises UserError for a bad one.
+
+        `files` are the logical paths of the files in the sandbox, for calls of tools that have no phrasebook.
+        """
+        self._files = tuple(files)
         self._books = load_folder(folder)
         self._made: dict[str, tuple[dict[str, Json], Phrasebook]] = {}
 
@@ -36,7 +42,7 @@ class OfflineAuthor:
             return known
         made = self._made.get(tool.full_name)
         if made is None or made[0] is not tool.input_schema:
-            made = self._made[tool.full_name] = (tool.input_schema, make_book(tool))
+            made = self._made[tool.full_name] = (tool.input_schema, make_book(tool, self._files))
         return made[1]
 
     def entry(self, tool: Tool) -> ToolEntry:
@@ -44,17 +50,17 @@ class OfflineAuthor:
         return self.book(tool).tools[tool.name]
 
     def candidates(self, tool: Tool, count: int, seed: int) -> list[Candidate]:
-        """Return at most `count` distinct calls: every case in turn, with none, some or all optional parameters."""
+        """Return at most `count` distinct calls: every case in turn, with no, one, all or some optional parameters."""
         rng = seeded(seed, "candidates", tool.full_name)
         book, entry = self.book(tool), self.entry(tool)
         parts = list(entry.parts())
         rng.shuffle(parts)
         found: dict[str, Candidate] = {}
         for attempt in range(30 * count):
-            case, setup = parts[attempt % len(parts)]
+            turn, place = divmod(attempt, len(parts))
+            case, setup = parts[place]
             extras = [name for name in entry.optional if name not in case]
-            share = (attempt // len(parts)) % 3
-            taken = extras if share == 2 else [name for name in extras if share == 1 and rng.random() < 0.5]
+            taken = _taken(extras, turn + place, rng)
             picked = book.pick({**case, **{name: entry.optional[name] for name in taken}}, rng)
             candidate = _candidate(tool, picked, [_call(tool, book, call, rng) for call in setup])
             found.setdefault(canonical([candidate.arguments, candidate.setup]), candidate)
@@ -111,6 +117,18 @@ def _hard(twist: Twist, part: Clause) -> dict[str, Json]:
     """What a twist adds to the draft."""
     distractor = Distractor(step=twist.step, parameter=twist.parameter, value=twist.wrong, evidence=part.ruled_out)
     return {"difficulty": ["correction" if part.afterthought else twist.kind], "distractors": [distractor]}
+
+
+def _taken(extras: list[str], number: int, rng: random.Random) -> list[str]:
+    """Which optional parameters the candidate of this number gives: none, one (each in turn), all, or some."""
+    match number % 4:
+        case 1 if extras:
+            return [extras[number // 4 % len(extras)]]
+        case 2:
+            return extras
+        case 3:
+            return [name for name in extras if rng.random() < 0.5]
+    return []
 
 
 def _candidate(tool: Tool, arguments: dict[str, Json], setup: list[dict[str, Json]]) -> Candidate:

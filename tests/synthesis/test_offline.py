@@ -22,7 +22,7 @@ from jsonschema import Draft202012Validator
 
 from synthesis.authors import styles
 from synthesis.authors.base import is_reference
-from synthesis.authors.fallback import samples
+from synthesis.authors.guesses import samples
 from synthesis.authors.offline import OfflineAuthor
 from synthesis.authors.phrasebook import FOLDER, load_folder, load_phrasebook
 from synthesis.authors.wording import Clause
