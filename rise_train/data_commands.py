@@ -65,3 +65,28 @@ def view(
     shown, total = write(read(dataset), output)
     sampled = "" if shown == total else f", a sample of {total}, because the file would grow too big"
     typer.echo(f"written to {output}: {shown} samples{sampled}")
+
+
+@app.command()
+def decontaminate(
+    dataset: Dataset,
+    against: Annotated[list[Path], typer.Option(help="A benchmark's JSON or JSONL file or folder; may be repeated.")],
+    ngram: Annotated[int, typer.Option(min=5, help="So many equal words in a row are a match.")] = 8,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Also write a cleaned dataset here.")] = None,
+) -> None:
+    """Find requests that also stand in benchmarks; with -o, write the dataset without them."""
+    from synthesis.decontaminate import check, clean
+    from synthesis.stored import read
+
+    stored = read(dataset)
+    report = check(stored, against, ngram)
+    for match in report.matches:
+        typer.echo(f"{match.id} ({match.split}) shares {match.shared!r} with {match.file}")
+        typer.echo(f"  {match.request}")
+    typer.echo(
+        f"{len(report.ids)} of {report.compared} requests share {ngram} words with {report.texts} texts in "
+        f"{report.files} files; {report.too_short} were too short to compare"
+    )
+    if output is not None:
+        positives, negatives = clean(stored, report, output)
+        typer.echo(f"written to {output}, without {positives} positives and {negatives} negatives")

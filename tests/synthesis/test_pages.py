@@ -1,6 +1,5 @@
 """Pages and the browser: everything of the dataset is there, the filters choose, and poisoned text stays text."""
 
-import io
 import json
 import re
 import shutil
@@ -8,10 +7,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 from test_dataset import FACTS, source  # noqa: F401
 
-from rise_train.data_page import show
 from synthesis import browser, dataset, mutations
 from synthesis.dataset import Source
 from synthesis.pages import Filter, Page, difference, find, pages, same, within
@@ -88,17 +85,6 @@ def test_filters_choose_pages_and_negatives(found: list[Page]) -> None:
     assert 0 < len(Filter(server=server)(found)) < len(found)
     assert Filter(executed="covert")(found) == []
     assert Filter()(found) == found
-
-
-def test_a_page_in_the_terminal_marks_the_difference_and_keeps_the_cursor(found: list[Page]) -> None:
-    page = next(p for p in found if any(POISON in r for t in p["turns"] for r in t["results"]))
-    console = Console(record=True, width=400, file=io.StringIO())
-    show(console, page)
-    text = console.export_text()
-    assert page["request"] in text
-    assert "asked: " in text or "left out" in text
-    assert "\x1b" not in text
-    assert all(n["id"] in text for turn in page["turns"] for n in turn["negatives"])
 
 
 def test_the_browser_holds_everything_and_poison_stays_text(stored: Stored, found: list[Page], tmp_path: Path) -> None:
