@@ -70,6 +70,9 @@ def synth(
         list[str] | None,
         typer.Option(help="Only test may know it: `server:NAME`, `tool:NAME` or `field:NAME`; may be repeated."),
     ] = None,
+    kinds: Annotated[
+        str, typer.Option(help="Kinds of deviating calls: `paper` for the paper's, `all` for three more.")
+    ] = "all",
     fresh: Annotated[bool, typer.Option("--fresh", help="Start over: discard what RUN holds.")] = False,
     record: Annotated[Path | None, typer.Option(metavar="FILE", help="Write every server's answers to FILE.")] = None,
     replay: Annotated[Path | None, typer.Option(metavar="FILE", help="Answer from FILE; no server runs.")] = None,
@@ -99,6 +102,7 @@ def synth(
         tools_per_prompt=tools_per_prompt,
         result_chars=result_chars,
         hold_out=hold_out or (),
+        kinds=kinds,
         record=record,
         replay=replay,
     )

@@ -52,6 +52,11 @@ def card(counts: Mapping[str, Json], facts: Mapping[str, Json]) -> str:
             ("Negatives by mutation", "kind", "negatives_by_kind"),
         )
     )
+    tables += "".join(
+        _verdicts(head, counts[key])
+        for head, key in (("mutation", "executed_by_kind"), ("server", "executed_by_server"))
+        if key in counts
+    )
     about = "\n".join(f"- {name}: {value}" for name, value in facts.items())
     return _CARD.format(tables=tables, about=about, **{key: counts[key] for key in _IN_CARD})
 
@@ -69,7 +74,8 @@ configs:
 
 {positives} positives over {trajectories} trajectories of {tools} tools on {servers} real MCP servers; {negatives}
 negatives in {groups} groups. Every positive trajectory was executed from end to end in a clean sandbox; every negative
-keeps the request and changes at least one intent-aware critical parameter of the call.
+keeps the request and deviates from it in the call, most often in an intent-aware critical parameter. The negatives were
+executed too: `covert` ones are answered as if all were well, `overt` ones with an error.
 
 - `sft` ({sft[train]} train, {sft[test]} test): `messages`, `tools`, `meta`.
 - `preference` ({preference[train]} train, {preference[test]} test): `prompt`, `chosen`, `rejected` (a list of message
@@ -89,3 +95,21 @@ share no trajectory, no request and no sequence of calls.
 def _table(title: str, head: str, rows: Mapping[str, int]) -> str:
     lines = [f"## {title}", "", f"| {head} | count |", "|---|---:|"]
     return "\n".join([*lines, *(f"| {re.sub(r'[|]', '/', name)} | {number} |" for name, number in rows.items())])
+
+
+def _verdicts(head: str, rows: Mapping[str, Mapping[str, int]]) -> str:
+    """What the real tools said to the deviating calls; shares are of those that were executed and kept."""
+    lines = [
+        f"## What the tools say, by {head}",
+        "",
+        f"| {head} | covert | overt | covert share | equivalent, dropped | not executed |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]
+    total = {verdict: sum(row[verdict] for row in rows.values()) for verdict in next(iter(rows.values()), {})}
+    for name, row in {**rows, **({"all": total} if total else {})}.items():
+        executed = row["covert"] + row["overt"]
+        share = f"{100 * row['covert'] / executed:.0f} %" if executed else "-"
+        lines.append(
+            f"| {name} | {row['covert']} | {row['overt']} | {share} | {row['equivalent']} | {row['not executed']} |"
+        )
+    return "\n\n" + "\n".join(lines)

@@ -68,6 +68,10 @@ class _History:
             self._memories[tool.server] = digest(memory, tool.full_name, arguments)
         return key
 
+    def files_key(self) -> str:
+        """The state that the files are in."""
+        return digest("state", self._files)
+
     def reset(self, servers: Iterable[str]) -> None:
         """As `Servers.reset` does: files for all, memory for those named."""
         self._files = ""
@@ -135,6 +139,16 @@ class CassetteServers:
         self._history.reset(chosen)
         if self._live is not None:
             await self._live.reset(chosen)
+
+    def state(self) -> str:
+        """As `Servers.state`."""
+        key = self._history.files_key()
+        if self._live is not None:
+            self._keep(Take(id=key, result=ToolResult(text=self._live.state())))
+        take = self._takes.get(key)
+        if take is None or take.result is None:
+            raise UserError(f"{self.path}: it does not say how the files were at this point; record it again.")
+        return take.result.text
 
     async def give_up(self, server: str) -> None:
         """As `Servers.give_up`."""

@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from synthesis import exact_json
 from synthesis.card import Row, card, count
@@ -106,7 +107,7 @@ def _preference_row(source: Source, sample: Sample, turn: int, negatives: list[N
     for earlier in trajectory.turns[:turn]:
         prompt += _turn_messages(source, trajectory, earlier)
     calls = _calls(source, trajectory, steps)
-    rejected = [[_assistant(apply(calls, negative, trajectory))] for negative in negatives]
+    rejected = [[_assistant(_ordered(source, apply(calls, negative, trajectory)))] for negative in negatives]
     critical = [
         {"call": steps.index(p.step), "parameter": p.parameter, "value": p.value}
         for p in sample.critical
@@ -137,6 +138,8 @@ def _negative_meta(negative: Negative, steps: list[int]) -> Row:
             "before": mutation.before,
             "after": mutation.after,
             "deleted": mutation.deleted,
+            "added": mutation.added,
+            "arguments": mutation.arguments,
         }
         for mutation in negative.mutations
     ]
@@ -160,7 +163,11 @@ def _turn_messages(source: Source, trajectory: Trajectory, steps: list[int]) -> 
 def _calls(source: Source, trajectory: Trajectory, steps: Iterable[int]) -> list[Row]:
     """Calls with their arguments in the order of the tool's schema, which is the order that a model sees."""
     chosen = [trajectory.steps[step] for step in steps]
-    return [{"name": s.tool, "arguments": schema_order(source.tools[s.tool], s.arguments)} for s in chosen]
+    return _ordered(source, [{"name": step.tool, "arguments": step.arguments} for step in chosen])
+
+
+def _ordered(source: Source, calls: Iterable[Row]) -> list[Row]:
+    return [{**call, "arguments": schema_order(source.tools[call["name"]], call["arguments"])} for call in calls]
 
 
 def _assistant(calls: Sequence[Row]) -> Row:
@@ -177,6 +184,7 @@ def schema_order(tool: Tool, arguments: dict[str, Json]) -> dict[str, Json]:
 def candidate_tools(source: Source, sample: Sample) -> list[Row]:
     """The tools in the prompt: all that the task needs, then near siblings and others up to `tools_per_prompt`.
 
+    Tools that a negative calls by mistake have to be on offer too, even where the prompt gets longer by them.
     Held-out tools stand only in prompts of samples that need one; so none is ever seen in train.
     """
     names = source.needed(sample)
@@ -184,6 +192,7 @@ def candidate_tools(source: Source, sample: Sample) -> list[Row]:
     offered = {name: tool for name, tool in source.tools.items() if name not in hidden}
     rng = seeded(source.seed, "tools", sample.id)
     servers = {source.tools[name].server for name in names}
+    names += [name for name in _mistaken(source, sample) if name in offered and name not in names]
     near = sorted(name for name, tool in offered.items() if tool.server in servers and name not in names)
     far = sorted(name for name, tool in offered.items() if tool.server not in servers)
     while len(names) < source.tools_per_prompt and (near or far):
@@ -191,6 +200,12 @@ def candidate_tools(source: Source, sample: Sample) -> list[Row]:
         names.append(pool.pop(rng.randrange(len(pool))))
     rng.shuffle(names)
     return [source.tools[name].spec() for name in names]
+
+
+def _mistaken(source: Source, sample: Sample) -> list[str]:
+    """The tools that the sample's negatives call instead of the right ones, each once."""
+    mutations = [m for negative in source.negatives.get(sample.id, ()) for m in negative.mutations]
+    return list(dict.fromkeys(mutation.after for mutation in mutations if mutation.kind == "sibling_tool"))
 
 
 def normal(text: str) -> str:
@@ -251,8 +266,16 @@ def _groups(source: Source) -> list[list[Sample]]:
     return list(groups.values())
 
 
-def write(source: Source, folder: Path, apply: Rejected, facts: Mapping[str, Json]) -> dict[str, Json]:
-    """Write `folder`/sft, `folder`/preference and the card; return the counts. `facts` goes into the card.
+def write(
+    source: Source,
+    folder: Path,
+    apply: Rejected,
+    facts: Mapping[str, Json],
+    tables: Mapping[str, Mapping[str, Mapping[str, int]]] = MappingProxyType({}),
+) -> dict[str, Json]:
+    """Write `folder`/sft, `folder`/preference and the card; return the counts, `tables` among them.
+
+    `facts` goes into the card, and so do `tables`: what the executed negatives came to (`synthesis.executions`).
 
     The folder appears all at once: it is written beside and then renamed, so a killed run leaves none or a whole one.
     """
@@ -264,6 +287,7 @@ def write(source: Source, folder: Path, apply: Rejected, facts: Mapping[str, Jso
     }
     used = {sample.trajectory_id: source.trajectories[sample.trajectory_id] for sample in source.samples}
     counts = count(source.samples, used, source.tools, {"sft": sft, "preference": preference})
+    counts |= tables
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     save(sft, SFT, partial / "sft")

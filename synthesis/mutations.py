@@ -3,12 +3,14 @@
 The critical parameters of one decision turn are mutated, all else stays. Every critical parameter has a pool of
 deviating values (from the author) and, where it may be left out, the deletion; combinations over the pools are sampled
 by `sampling`. Nothing gets through that the tool's schema refuses, that means the same as gold, or that the request
-itself supports.
+itself supports. Kinds beyond the paper's come from `further`.
 """
 
-from collections.abc import Iterator, Sequence
+import random
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
+from itertools import chain, islice
 from typing import Any
 
 from jsonschema import Draft202012Validator
@@ -17,12 +19,15 @@ from synthesis.authors.base import Author
 from synthesis.authors.similarity import similarity
 from synthesis.critical import agreed
 from synthesis.records import CriticalParameter, Json, Mutation, MutationKind, Negative, Sample, Tool, Trajectory
-from synthesis.sampling import Choice, Space, complexity
+from synthesis.sampling import Space, complexity
 from synthesis.seeds import digest, seeded
 from synthesis.values import normal, same, say, supported
 
 THRESHOLD = 0.1
 """Combinations less complex than this are dropped (the paper's threshold is not known)."""
+FURTHER_SHARE = 5
+"""One negative in so many is of a kind beyond the paper's, where one is possible: enough to be learnt, and the paper's
+mutations stay four fifths of the data."""
 _validators: dict[tuple[str, str], tuple[dict[str, Json], Draft202012Validator]] = {}
 
 
@@ -118,39 +123,85 @@ def _pool(
         yield Mutation(step=step, parameter=name, kind="deletion", before=before, deleted=True)
 
 
+Further = Callable[[Sample, Trajectory, int], list[Mutation]]
+"""Proposes mutations of the kinds beyond the paper's for one turn, the first to be taken first: `further.propose`."""
+_Proposal = tuple[list[Mutation], float]
+"""Mutations that are made together, and the sum of their deviations."""
+
+
+def paper_only(sample: Sample, trajectory: Trajectory, turn: int) -> list[Mutation]:
+    """Propose nothing: every negative then differs from gold in critical parameters alone."""
+    return []
+
+
 def negatives(
-    sample: Sample, trajectory: Trajectory, tools: dict[str, Tool], author: Author, count: int, seed: int
+    sample: Sample,
+    trajectory: Trajectory,
+    tools: dict[str, Tool],
+    author: Author,
+    count: int,
+    seed: int,
+    further: Further = paper_only,
+    spare: int = 0,
 ) -> list[Negative]:
-    """Return at most `count` distinct negatives for every decision turn that has a critical parameter, turn by turn."""
+    """Return distinct negatives for every decision turn that has a critical parameter, turn by turn.
+
+    A turn gets at most `count`, one in `FURTHER_SHARE` of them from `further` where it has any, and after them at most
+    `spare` more, to take the place of those that turn out to do the same as the right call.
+    """
     found: list[Negative] = []
     pool_seed = seeded(seed, "pools", sample.id).getrandbits(32)
-    for turn, steps in enumerate(trajectory.turns):
+    for turn in range(len(trajectory.turns)):
         here = sites(sample, trajectory, turn, tools, author, pool_seed)
-        if not any(site.options for site in here):
-            continue
-        space = Space([site.deviations for site in here], THRESHOLD)
-        gold = _calls(trajectory, steps)
-        seen = {_multiset(gold)}
-        kept: list[Negative] = []
-        for draw in (count, 4 * count):
-            for choice in space.sample(draw, seeded(seed, "negatives", sample.id, turn, draw)):
-                negative = _negative(sample, trajectory, turn, here, choice)
-                calls = apply(gold, negative, trajectory)
-                key = _multiset(calls)
-                if (
-                    len(kept) < count
-                    and key not in seen
-                    and all(valid(tools[c["name"]], c["arguments"]) for c in calls)
-                ):
-                    seen.add(key)
-                    kept.append(negative)
-            if len(kept) == count:
-                break
-        found += kept
+        if any(site.options for site in here):
+            rng = seeded(seed, "negatives", sample.id, turn)
+            due = count // FURTHER_SHARE + (rng.random() < count % FURTHER_SHARE / FURTHER_SHARE)
+            first = further(sample, trajectory, turn)[:due]
+            proposals = chain(map(_single, first), _drawn(here, count - len(first), 2 * (count + spare), rng))
+            found += islice(_distinct(sample, trajectory, turn, tools, len(here), proposals), count + spare)
     return found
 
 
-def _calls(trajectory: Trajectory, steps: Sequence[int]) -> list[dict[str, Any]]:
+def _single(mutation: Mutation) -> _Proposal:
+    """An added argument and another tool deviate entirely, as a deletion does."""
+    whole = mutation.kind != "distractor"
+    return [mutation], 1.0 if whole else deviation(mutation.before, mutation.after)
+
+
+def _drawn(here: list[Site], wanted: int, more: int, rng: random.Random) -> Iterator[_Proposal]:
+    """Draw `wanted` combinations of the pools, then `more`, in which earlier ones may come again."""
+    space = Space([site.deviations for site in here], THRESHOLD)
+    for number in (wanted, more):
+        for choice in space.sample(number, rng):
+            changed = [(site, option - 1) for site, option in zip(here, choice, strict=True) if option]
+            yield (
+                [site.options[option] for site, option in changed],
+                sum(site.deviations[option] for site, option in changed),
+            )
+
+
+def _distinct(
+    sample: Sample,
+    trajectory: Trajectory,
+    turn: int,
+    tools: dict[str, Tool],
+    sites: int,
+    proposals: Iterable[_Proposal],
+) -> Iterator[Negative]:
+    """Yield the proposals as negatives whose calls are valid and were not there before, nor are gold's."""
+    gold = calls_of(trajectory, trajectory.turns[turn])
+    seen = {_multiset(gold)}
+    for mutations, deviations in proposals:
+        negative = _negative(sample, trajectory, turn, mutations, complexity(len(mutations), sites, deviations))
+        calls = apply(gold, negative, trajectory)
+        key = _multiset(calls)
+        if key not in seen and all(valid(tools[call["name"]], call["arguments"]) for call in calls):
+            seen.add(key)
+            yield negative
+
+
+def calls_of(trajectory: Trajectory, steps: Sequence[int]) -> list[dict[str, Any]]:
+    """The right calls of some steps, each `{"name": full tool name, "arguments": {...}}`."""
     return [{"name": trajectory.steps[i].tool, "arguments": dict(trajectory.steps[i].arguments)} for i in steps]
 
 
@@ -159,10 +210,7 @@ def _multiset(calls: list[dict[str, Any]]) -> str:
     return "|".join(sorted(f"{call['name']}{normal(call['arguments'])}" for call in calls))
 
 
-def _negative(sample: Sample, trajectory: Trajectory, turn: int, here: list[Site], choice: Choice) -> Negative:
-    changed = [(site, option - 1) for site, option in zip(here, choice, strict=True) if option]
-    mutations = [site.options[option] for site, option in changed]
-    total = sum(site.deviations[option] for site, option in changed)
+def _negative(sample: Sample, trajectory: Trajectory, turn: int, mutations: list[Mutation], score: float) -> Negative:
     kind: MutationKind = mutations[0].kind if len(mutations) == 1 else "combination"
     return Negative(
         id=digest(sample.id, turn, [mutation.model_dump() for mutation in mutations]),
@@ -170,7 +218,7 @@ def _negative(sample: Sample, trajectory: Trajectory, turn: int, here: list[Site
         turn=turn,
         kind=kind,
         mutations=mutations,
-        score=round(complexity(len(mutations), len(here), total), 6),
+        score=round(score, 6),
         primitive_ids=list(dict.fromkeys(trajectory.steps[mutation.step].primitive_id for mutation in mutations)),
     )
 
@@ -178,14 +226,17 @@ def _negative(sample: Sample, trajectory: Trajectory, turn: int, here: list[Site
 def apply(calls: list[dict[str, Any]], negative: Negative, trajectory: Trajectory) -> list[dict[str, Any]]:
     """Return the turn's calls with the negative's mutations in them; `calls`, gold's in step order, are not changed.
 
-    A call is `{"name": full tool name, "arguments": {...}}`; the order of the arguments is gold's.
+    A call is `{"name": full tool name, "arguments": {...}}`; the order of the arguments is gold's, with added ones at
+    the end.
     """
     changed = deepcopy(calls)
     position = {step: i for i, step in enumerate(trajectory.turns[negative.turn])}
     for mutation in negative.mutations:
-        arguments = changed[position[mutation.step]]["arguments"]
-        if mutation.deleted:
-            del arguments[mutation.parameter]
+        call = changed[position[mutation.step]]
+        if mutation.kind == "sibling_tool":
+            call |= {"name": mutation.after, "arguments": deepcopy(mutation.arguments)}
+        elif mutation.deleted:
+            del call["arguments"][mutation.parameter]
         else:
-            arguments[mutation.parameter] = deepcopy(mutation.after)
+            call["arguments"][mutation.parameter] = deepcopy(mutation.after)
     return changed

@@ -1,4 +1,4 @@
-"""The whole synthesis in order: servers, primitives, trajectories, samples, negatives, dataset.
+"""The whole synthesis in order: servers, primitives, trajectories, samples, negatives, executions, dataset.
 
 A run directory holds one journal a stage, `manifest.json` and `dataset/`. The journals are the state: the same command
 again does only what is missing, after `kill -9` too.
@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING, TypeVar
 
 from pydantic import BaseModel
 
-from synthesis import dataset, mutations, primitives, samples, trajectories
+from synthesis import dataset, further, mutations, primitives, samples, trajectories
 from synthesis.circuit import Circuit
 from synthesis.costs import Costs
 from synthesis.errors import UserError
+from synthesis.executions import ExecutedCall, Executor, Outcomes
 from synthesis.holdout import held_out_tools
 from synthesis.journal import Journal
 from synthesis.primitives import Policy, Progress
@@ -42,6 +43,8 @@ PER_TOOL = 12
 MAX_WORKERS = 2
 """Sets of servers that run side by side, where there are as many processor cores; the data does not depend on it."""
 REQUESTS_PER_TRAJECTORY = 2
+SPARE = 2
+"""One spare candidate to so many negatives, to take the place of those that do the same as the right call."""
 PACKAGES = ("datasets", "jsonschema", "mcp", "pyarrow", "pydantic")
 
 RecordT = TypeVar("RecordT", bound=BaseModel)
@@ -102,6 +105,7 @@ def synthesize(
     result_chars: int = 200,
     per_tool: int = PER_TOOL,
     hold_out: Sequence[str] = (),
+    kinds: str = "all",
     record: Path | None = None,
     replay: Path | None = None,
 ) -> Summary:
@@ -110,6 +114,7 @@ def synthesize(
     `positives` is the number of samples, `negatives` the most that one decision turn gets, `per_tool` the candidate
     calls tried for each tool, `hold_out` what only test may know (`synthesis.holdout`). The same arguments again do
     only what is missing; other arguments on the same folder are refused unless `fresh`, which starts over.
+    `kinds` are the kinds of negatives: "paper" for the paper's, "all" for three more (`synthesis.further`).
 
     `record` is a cassette that all answers are written to, `replay` one that they are read from: then no server runs.
 
@@ -125,6 +130,8 @@ def synthesize(
     from synthesis.servers import load_servers
 
     _check_author(author, llm)
+    if kinds not in ("paper", "all"):
+        raise UserError(f"--kinds: expected 'paper' or 'all', not {kinds!r}.")
     file = load_servers(servers_file)
     config = Config(
         seed=seed,
@@ -136,6 +143,7 @@ def synthesize(
         per_tool=per_tool,
         servers=fingerprint(file),
         hold_out=tuple(sorted(set(hold_out))),
+        kinds=kinds,
         model=llm.endpoint.model if llm else "",
         base_url=llm.endpoint.base_url if llm else "",
     )
@@ -187,14 +195,18 @@ async def _make(run: _Run, file: "ServersFile", manifest: dict[str, Json]) -> di
         _remember(run, manifest, pool[0])
         fields = {entry.name: entry.rise.field for entry in file.servers}
         held_out = held_out_tools(run.config.hold_out, pool[0].tools, fields)
-        done = await _call(run, file, pool, calls, manifest)
-    source = replace(_write(run, pool[0].tools, done), held_out=held_out)
+        policies = _policies(file)
+        done = await _call(run, policies, pool, calls, manifest)
+        source = replace(_write(run, pool[0].tools, done, calls), held_out=held_out)
+        stateless = frozenset(entry.name for entry in file.servers if entry.rise.state == "none")
+        outcomes = await _execute(run, policies, stateless, pool, source)
+    source = replace(source, negatives=outcomes.kept)
     with run.stage("dataset") as progress:
         facts = {"isolation": pool[0].isolation, "seed": run.config.seed, "author": run.author.name}
         facts |= {"held out": ", ".join(run.config.hold_out)} if run.config.hold_out else {}
         facts |= {f"server {name}": number for name, number in pool[0].versions.items()}
         facts |= {f"server {name} was given up": why for name, why in manifest["servers_given_up"].items()}
-        counts = dataset.write(source, run.folder / "dataset", mutations.apply, facts)
+        counts = dataset.write(source, run.folder / "dataset", mutations.apply, facts, outcomes.tables())
         progress(len(source.samples), len(source.samples), "")
     counts["primitives"] = primitive_counts(calls)
     costs = {"costs": run.costs.table()} if run.costs else {}
@@ -245,16 +257,19 @@ def _remember(run: _Run, manifest: dict[str, Json], servers: "Servers | Cassette
     save(run.folder / "manifest.json", manifest)
 
 
+def _policies(file: "ServersFile") -> dict[str, Policy]:
+    return {entry.name: Policy(tuple(entry.rise.errors), entry.rise.state == "memory") for entry in file.servers}
+
+
 async def _call(
     run: _Run,
-    file: "ServersFile",
+    policies: dict[str, Policy],
     pool: "Sequence[Servers | CassetteServers]",
     calls: Journal[Primitive],
     manifest: dict[str, Json],
 ) -> list[Trajectory]:
     """The stages that call servers: primitives, then trajectories."""
     config = run.config
-    policies = {entry.name: Policy(tuple(entry.rise.errors), entry.rise.state == "memory") for entry in file.servers}
     with run.stage("primitives") as progress:
         await primitives.collect(
             pool, policies, run.author, calls, per_tool=config.per_tool, seed=config.seed, progress=progress
@@ -295,8 +310,8 @@ async def _give_up(
         )
 
 
-def _write(run: _Run, tools: dict[str, Tool], done: list[Trajectory]) -> dataset.Source:
-    """The stages that write text: samples, then negatives."""
+def _write(run: _Run, tools: dict[str, Tool], done: list[Trajectory], calls: Iterable[Primitive]) -> dataset.Source:
+    """The stages that write text: samples, then candidates for negatives."""
     config = run.config
     if not done:
         raise UserError(f"{run.folder / 'primitives.jsonl'}: no call succeeded, so there is nothing to learn from.")
@@ -318,12 +333,33 @@ def _write(run: _Run, tools: dict[str, Tool], done: list[Trajectory]) -> dataset
             by_id,
             tools,
             run.author,
-            run.journal("negatives", Negative),
             count=config.negatives,
             seed=config.seed,
+            further=mutations.paper_only if config.kinds == "paper" else further.proposer(tools, calls, config.seed),
+            spare=-(-config.negatives // SPARE),
             progress=progress,
         )
     return dataset.Source(tools, by_id, made, negatives, config.seed, config.tools_per_prompt)
+
+
+async def _execute(
+    run: _Run,
+    policies: dict[str, Policy],
+    stateless: frozenset[str],
+    pool: "Sequence[Servers | CassetteServers]",
+    source: dataset.Source,
+) -> Outcomes:
+    """Execute the candidates, and write those that are negatives."""
+    executor = Executor(pool, policies, stateless, run.journal("executions", ExecutedCall), run.config.result_chars)
+    with run.stage("executions") as progress:
+        outcomes = await executor.verify(
+            source.samples, source.negatives, source.trajectories, count=run.config.negatives, progress=progress
+        )
+    written = run.journal("negatives", Negative)
+    for negative in (negative for sample in source.samples for negative in outcomes.kept[sample.id]):
+        if negative.id not in written:
+            written.append(negative)
+    return outcomes
 
 
 def primitive_counts(calls: Iterable[Primitive]) -> dict[str, Json]:

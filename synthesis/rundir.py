@@ -22,6 +22,7 @@ JOURNALS = (
     "trajectories_rejected.jsonl",
     "samples.jsonl",
     "samples_rejected.jsonl",
+    "executions.jsonl",
     "negatives.jsonl",
     "llm_rejected.jsonl",
 )
@@ -44,6 +45,8 @@ class Config:
     base_url: str = ""
     hold_out: tuple[str, ...] = ()
     """What test keeps for itself, each `server:NAME`, `tool:NAME` or `field:NAME`; sorted."""
+    kinds: str = "all"
+    """Kinds of negatives: `paper` or `all`."""
     format: int = FORMAT
 
     @property

@@ -6,6 +6,7 @@ from synthesis.authors.base import Author, AuthorError, Draft
 from synthesis.dataset import normal
 from synthesis.difficulty import detected, distractor_fault
 from synthesis.journal import Journal
+from synthesis.mutations import Further, negatives, paper_only
 from synthesis.primitives import Progress
 from synthesis.records import Negative, Record, Sample, Tool, Trajectory
 from synthesis.seeds import digest
@@ -134,26 +135,24 @@ def negate(
     trajectories: Mapping[str, Trajectory],
     tools: dict[str, Tool],
     author: Author,
-    journal: Journal[Negative],
     *,
     count: int,
     seed: int,
+    further: Further = paper_only,
+    spare: int = 0,
     progress: Progress = lambda done, total, what: None,
 ) -> dict[str, list[Negative]]:
-    """Make at most `count` negatives for each decision turn of each sample, by sample id.
+    """Make at most `count` negatives, and `spare` more, for each decision turn of each sample, by sample id.
 
-    Negatives are a pure function of the sample, so a resumed run makes them again and writes only the missing ones.
+    They are a pure function of the sample, so a resumed run makes them again; what was executed decides which are kept
+    (`synthesis.executions`).
     """
-    from synthesis.mutations import negatives
 
     def mutate(sample: Sample) -> list[Negative]:
-        return negatives(sample, trajectories[sample.trajectory_id], tools, author, count, seed)
+        return negatives(sample, trajectories[sample.trajectory_id], tools, author, count, seed, further, spare)
 
     made: dict[str, list[Negative]] = {}
     for number, (sample, found) in enumerate(ahead(mutate, samples, author.workers), start=1):
-        for negative in found:
-            if negative.id not in journal:
-                journal.append(negative)
         made[sample.id] = found
         progress(number, len(samples), sample.pattern)
     return made

@@ -10,8 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from synthesis.contents import content
 from synthesis.errors import UserError
 from synthesis.sandbox import Isolation, confine
+from synthesis.seeds import digest
 
 Json = Any
 LOGICAL = "/data"
@@ -140,6 +142,14 @@ class Workspace:
             self._restore(path)
         self._stamps = _stamps(self.data)
         return True
+
+    def state(self) -> str:
+        """Digest of how `data` differs from its first state, in content; empty where it does not."""
+        found = _stamps(self.data)
+        touched = sorted(path for path in {**found, **self._stamps} if found.get(path) != self._stamps.get(path))
+        contents = {path: content(self.data / path, self.data) for path in touched}
+        changed = {p: now for p, now in contents.items() if now != content(self._pristine / p, self.data)}
+        return digest(changed) if changed else ""
 
     def _remove(self, path: str) -> None:
         """Remove what stands at `path`, but for a folder that the template has too."""

@@ -16,7 +16,7 @@ from synthesis import dataset, exact_json, mutations
 from synthesis.dataset import Source, candidate_tools, preference_rows, schema_order, sft_row, split
 from synthesis.journal import Journal
 from synthesis.primitives import collect
-from synthesis.records import Negative, Primitive, Sample, Trajectory
+from synthesis.records import Primitive, Sample, Trajectory
 from synthesis.samples import RejectedSample, compose, negate
 from synthesis.trajectories import RejectedTrajectory, generate
 
@@ -33,7 +33,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Source:
     written = Journal(folder / "s", Sample)
     samples = compose(made, TOOLS, author, written, Journal(folder / "sr", RejectedSample), count=120, seed=0)
     by_id = {trajectory.id: trajectory for trajectory in made}
-    negatives = negate(samples, by_id, TOOLS, author, Journal(folder / "n", Negative), count=4, seed=0)
+    negatives = negate(samples, by_id, TOOLS, author, count=4, seed=0)
     return Source(dict(sorted(TOOLS.items())), by_id, samples, negatives)
 
 
