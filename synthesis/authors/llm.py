@@ -8,6 +8,7 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 
 from synthesis.authors.base import AuthorError, Candidate, Draft
+from synthesis.authors.guesses import template_files
 from synthesis.authors.llm_answers import Alternatives, Calls, Opinion, Request
 from synthesis.authors.llm_prompts import LONG_CHARS, clean, cleaned, described, fence, prompt
 from synthesis.costs import Costs, load_price
@@ -15,7 +16,6 @@ from synthesis.journal import Journal
 from synthesis.llm import AnswerCache, AnswerError, Client, ModelOptions, RejectedAnswer
 from synthesis.records import Difficulty, Json, MutationKind, Step, Tool, Trajectory
 from synthesis.seeds import seeded
-from synthesis.workspace import LOGICAL
 
 MAX_FILES = 200
 """Files of the sandbox that a prompt names."""
@@ -122,8 +122,7 @@ def open_author(options: ModelOptions, run: Path, seed: int, template: Path | No
     price = load_price(options.prices, endpoint.model) if options.prices else None
     costs = files.enter_context(closing(Costs(cache / "costs.jsonl", price, options.limits)))
     rejected = files.enter_context(Journal(run / "llm_rejected.jsonl", RejectedAnswer))
-    found = sorted(path for path in template.rglob("*") if path.is_file()) if template else []
-    paths = [f"{LOGICAL}/{path.relative_to(template or path).as_posix()}" for path in found[:MAX_FILES]]
+    paths = template_files(template)[:MAX_FILES]
     return LLMAuthor(Client(endpoint, AnswerCache(cache), rejected, costs), seed, paths)
 
 
