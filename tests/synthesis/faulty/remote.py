@@ -3,7 +3,7 @@
 import os
 import sys
 
-from mcp.server.mcpserver import MCPServer
+from mcp.server.mcpserver import Context, MCPServer
 from mcp_types import ToolAnnotations
 
 server = MCPServer("remote", version="7.0")
@@ -13,6 +13,13 @@ server = MCPServer("remote", version="7.0")
 def double(number: int) -> int:
     """Twice the number."""
     return 2 * number
+
+
+@server.tool(annotations=ToolAnnotations(read_only_hint=True))
+def whoami(context: Context) -> str:
+    """What the request's header says."""
+    header = context.headers["authorization"]
+    return f"you are {header}, token {header.split()[1]}"
 
 
 @server.tool()
