@@ -112,10 +112,37 @@ def test_a_dataset_beyond_the_cap_is_shown_by_a_stated_sample(
     assert within(found, 60_000, seed=1) != within(found, 60_000)
 
 
-@pytest.mark.skipif(shutil.which("node") is None, reason="needs node, which runs the browser's script")
-def test_the_browsers_script_is_valid_javascript(stored: Stored, tmp_path: Path) -> None:
+PROBE = """<script>
+const log = [], place = () => document.getElementById("place").textContent;
+const press = key => document.body.dispatchEvent(new KeyboardEvent("keydown", {key, bubbles: true}));
+const search = words => { document.getElementById("search").value = words; narrow(); log.push(place()); };
+log.push("images " + document.images.length);
+for (const key of ["j", "ArrowRight", "k", "ArrowLeft", "ArrowLeft"]) { press(key); log.push(place()); }
+search("alert(1)");
+log.push(document.querySelector(".result").textContent.startsWith("</scr" + "ipt>"));
+search('"city":"nowhere"');
+search("");
+const kinds = document.querySelector("select[aria-label=mutation]");
+kinds.value = kinds.options[1].value;
+kinds.dispatchEvent(new Event("change"));
+log.push([...new Set([...document.querySelectorAll(".who .chip:first-child")].map(chip => chip.textContent))].join());
+document.title = log.join("; ");
+</script></body>"""
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs chromium")
+def test_in_a_real_browser_keys_search_and_filters_work_and_poison_does_not_run(
+    stored: Stored, found: list[Page], tmp_path: Path
+) -> None:
     browser.write(stored, tmp_path / "data.html")
-    script = re.findall(r"<script>\n(.*?)</script>", (tmp_path / "data.html").read_text(), flags=re.DOTALL)
-    (tmp_path / "page.js").write_text(script[0])
-    checked = subprocess.run(["node", "--check", str(tmp_path / "page.js")], capture_output=True, text=True)
-    assert checked.returncode == 0, checked.stderr
+    page = (tmp_path / "data.html").read_text(encoding="utf-8").replace("</body>", PROBE)
+    (tmp_path / "probe.html").write_text(page, encoding="utf-8")
+    switches = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
+    switches += ["--disable-component-update", "--disable-sync", f"--user-data-dir={tmp_path / 'profile'}"]
+    command = ["chromium", *switches, "--dump-dom", (tmp_path / "probe.html").as_uri()]
+    shown = subprocess.run(command, capture_output=True, text=True, timeout=120).stdout
+    said = re.findall(r"<title>(.*?)</title>", shown)[0].split("; ")
+    poisoned = sum(any(POISON in text for turn in page["turns"] for text in turn["results"]) for page in found)
+    kind = min(n["kind"] for p in found for t in p["turns"] for n in t["negatives"]).replace("_", " ")
+    places = [f"{number} of 120" for number in (2, 3, 2, 1, 1)]
+    assert said == ["images 0", *places, f"1 of {poisoned}", "true", "nothing found", "1 of 120", kind]
