@@ -33,6 +33,8 @@ _WAYS: list[tuple[str, list[str]]] = [
     ("content contents text message body note", ["saying {v}", "with the text {v}"]),
 ]
 """Ways of saying a parameter, by the last word of its name."""
+_OPERANDS = {"expression", "equation", "matrix", "data", "text", "value", "number"}
+_ORDERS = {"sort by": "sorted by", "order by": "ordered by", "group by": "grouped by", "filter by": "filtered by"}
 _JOINT = re.compile(r",| (?:including|using|that|which|with|from|and|for|by|in|as)\b")
 _PREPOSITIONS = {"by", "to", "from", "in", "of", "with", "at"}
 
@@ -97,15 +99,19 @@ def heads(tool: Tool, required: Sequence[str] = ()) -> list[str]:
     known = verbs.get(words[0], verbs.get(words[-1], []))
     found = [f"{way} the {thing}" for way in known if thing.endswith("s") or not way.endswith(" all")] if thing else []
     if sentence := _first_sentence(tool.description):
-        found += _asked(sentence, thing)
+        found += _asked(sentence, thing, _operand(tool, required))
     if not found:
         place = f" {{{required[0]}}}" if _is_plain(tool, required) else ""
         name = " ".join(words)
-        found = [f"{way}{place}" for way in known] or [
-            f"use {name} on{place}" if place else f"use {name}",
-            f"run {name}",
-        ]
+        used = [f"use {name} on{place}" if place else f"use {name}", f"run {name}"]
+        found = [f"{way}{place}" for way in known if place] or used
     return list(dict.fromkeys(_with_place(head, required) for head in found))
+
+
+def _operand(tool: Tool, required: Sequence[str]) -> str:
+    """Say " of {expr}" where the first required parameter is what there is a result of."""
+    named = bool(required) and said_name(required[0]) in _OPERANDS
+    return f" of {{{required[0]}}}" if named and _is_plain(tool, required) else ""
 
 
 def _is_plain(tool: Tool, required: Sequence[str]) -> bool:
@@ -126,7 +132,7 @@ def _first_sentence(description: str) -> str:
     return sentence if len(sentence.split()) <= LONGEST_HEAD else ""
 
 
-def _asked(sentence: str, thing: str) -> list[str]:
+def _asked(sentence: str, thing: str, operand: str) -> list[str]:
     """Ways of asking for what a sentence says the tool does ("Factor an expression") or gives ("Prime number")."""
     verbs = lexicon().verbs
     first, _, rest = sentence.partition(" ")
@@ -140,6 +146,7 @@ def _asked(sentence: str, thing: str) -> list[str]:
     if not re.fullmatch(r"[A-Za-z][\w '-]*", sentence) or len(sentence.split()) > 5:
         return []
     noun = sentence if first.isupper() else sentence[0].lower() + sentence[1:]
+    noun += "" if " of " in noun else operand
     return [f"give me the {noun}", f"I need the {noun}", f"work out the {noun}"]
 
 
@@ -172,6 +179,8 @@ def phrases(name: str, values: list[Json]) -> list[str] | dict[str, list[str]]:
             return ways
     if len(words.split()) > 1 and (turn := next((word for word in (first, last) if word in ("from", "to")), "")):
         return [f"{turn} {{v}}"]
+    if words in _ORDERS:
+        return [f"{_ORDERS[words]} {{v}}"]
     if last in _PREPOSITIONS:
         return [f"{words} {{v}}"]
     if len(words) == 1:

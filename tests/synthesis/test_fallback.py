@@ -100,6 +100,7 @@ def test_numbers_that_count_from_one_stay_small() -> None:
         (MOVE, "move the file"),
         (FACTOR, "factor the expression {expr}"),
         (FOREIGN, "solve {equation}"),
+        (tool("alien_sin", "Sine.", {"expr": TEXT}), "work out the sine of {expr}"),
         (TREE, "get a tree view of files and directories"),
     ],
 )
