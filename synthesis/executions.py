@@ -7,6 +7,7 @@ A call is executed after the calls of the earlier turns that may have changed so
 such state; each other call gets its own. Requests share trajectories, so equal calls in equal states run once.
 """
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,6 +26,10 @@ from synthesis.workers import spread
 
 KEPT_CHARS = 200
 """Characters of a result that the journal keeps."""
+
+
+OVERT_SHARE = 0.25
+"""Share of a turn's negatives beyond which overt ones wait: a model meets the error itself, so they teach less."""
 
 
 class Sandboxed(Runner, Protocol):
@@ -49,7 +54,8 @@ class ExecutedCall(Record):
     outcome: str = ""
     """Digest of the whole result."""
     state: str | None = None
-    """Digest of what it changed in files, empty for nothing; None where it may have changed a server's memory."""
+    """Digest of what it changed in files, empty for nothing; None where that does not say all: it failed, or may have
+    changed a server's memory."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +138,8 @@ class Executor:
     ) -> Outcomes:
         """Keep, for every turn of every sample, the first `count` candidates that are not equivalent.
 
-        Spares are executed only where others turned out equivalent. What the journal has is not executed again.
+        Overt ones are held back beyond `OVERT_SHARE` as long as the turn has other candidates. Spares are executed
+        only where they are needed. What the journal has is not executed again.
         """
         outcomes = Outcomes()
         turns = [
@@ -147,17 +154,20 @@ class Executor:
             await self._execute(list(wanted.values()), progress)
             for turn, negatives in waiting:
                 for negative in negatives:
-                    turn.kept += self._settle(negative, turn.trajectory, outcomes)
+                    verdict = self.verdict(negative, turn.trajectory)
+                    turn.hear(negative.model_copy(update={"executed": verdict}), count)
         for turn in turns:
-            outcomes.kept[turn.sample_id] += turn.kept
+            self._settle(turn, count, outcomes)
         return outcomes
 
-    def _settle(self, negative: Negative, trajectory: Trajectory, outcomes: Outcomes) -> list[Negative]:
-        verdict = self.verdict(negative, trajectory)
-        server = self.tools[trajectory.steps[negative.mutations[0].step].tool].server
-        outcomes.by_kind[negative.kind, verdict or "not executed"] += 1
-        outcomes.by_server[server, verdict or "not executed"] += 1
-        return [] if verdict == "equivalent" else [negative.model_copy(update={"executed": verdict})]
+    def _settle(self, turn: "_Queue", count: int, outcomes: Outcomes) -> None:
+        kept = turn.chosen(count)
+        outcomes.kept[turn.sample_id] += kept
+        for negative in [*kept, *turn.equivalent]:
+            server = self.tools[turn.trajectory.steps[negative.mutations[0].step].tool].server
+            verdict = negative.executed or "not executed"
+            outcomes.by_kind[negative.kind, verdict] += 1
+            outcomes.by_server[server, verdict] += 1
 
     def pairs(self, negative: Negative, trajectory: Trajectory) -> list[tuple[Wanted, Wanted]]:
         """The changed calls of a negative, each as (right, deviating), with what comes before them."""
@@ -172,12 +182,11 @@ class Executor:
     def _wanted(self, before: Iterable[Step], call: dict[str, Any]) -> Wanted:
         """Of the earlier steps only those count that may have changed something that the call can see."""
         server = self.tools[call["name"]].server
-        steps = (
-            () if server in self.stateless else tuple(step for step in before if self._writes(self.tools[step.tool]))
-        )
+        steps = () if server in self.stateless else tuple(step for step in before if self.writes(self.tools[step.tool]))
         return Wanted(steps, call["name"], call["arguments"])
 
-    def _writes(self, tool: Tool) -> bool:
+    def writes(self, tool: Tool) -> bool:
+        """Whether a call of the tool may change something."""
         return tool.server not in self.stateless and not reads_only(tool)
 
     def verdict(self, negative: Negative, trajectory: Trajectory) -> Execution | None:
@@ -211,54 +220,104 @@ class Executor:
 
         async def work(servers: Sandboxed, calls: list[Wanted]) -> None:
             nonlocal done
-            ready, trouble = False, ""
-            for call in sorted(calls, key=lambda call: self._writes(self.tools[call.tool])):
-                if not ready and not trouble:
-                    trouble = await self._prepare(servers, call)
-                made = call.record("unknown", trouble) if trouble else await self._call(servers, call)
-                ready = self._unchanged(made)
-                self.journal.append(made)
+            room = _Room(servers, self)
+            for call in sorted(calls, key=lambda call: self.writes(self.tools[call.tool])):
+                self.journal.append(await room.execute(call))
                 done += 1
                 progress(done, total, call.tool)
 
         await spread(states.values(), self.pool, work)
 
-    async def _prepare(self, servers: Sandboxed, call: Wanted) -> str:
-        """A clean sandbox and the calls before; returns what went otherwise than in the trajectory, or nothing."""
-        names = [*(step.tool for step in call.before), call.tool]
-        await servers.reset(sorted({self.tools[name].server for name in names}))
+
+class _Room:
+    """One set of running servers, in which calls are executed one by one, all after the same earlier calls.
+
+    A server with state in memory takes about a second to start. So where the earlier calls can be made again in the
+    running process, and answer as before but for the number of what they open (`presentation_2` for `presentation_1`),
+    the new names take the place of the old and the process stays.
+    """
+
+    def __init__(self, servers: Sandboxed, executor: Executor) -> None:
+        self.servers, self.executor = servers, executor
+        self.tools, self.policies = executor.tools, executor.policies
+        self.started = self.ready = False
+        self.trouble = ""
+        self.names: dict[str, str] = {}
+        """What is now called otherwise than in the trajectory."""
+
+    async def execute(self, call: Wanted) -> ExecutedCall:
+        if not self.ready and not self.trouble:
+            again = self.started and bool(call.before) and not await self._replay(call, forget=False) and self.names
+            self.trouble = "" if again else await self._replay(call, forget=True)
+            self.started = True
+        if self.trouble:
+            return call.record("unknown", self.trouble)
+        return await self._call(call)
+
+    async def _replay(self, call: Wanted, forget: bool) -> str:
+        """The first state, then the calls before; returns what went otherwise than in the trajectory, or nothing.
+
+        Unless it shall `forget`, a server's process stays, and only the files are brought back.
+        """
+        servers = {self.tools[name].server for name in (*(step.tool for step in call.before), call.tool)}
+        await self.servers.reset(sorted(servers) if forget else ())
+        self.names = {}
         for step in call.before:
-            answer = await servers.call(step.tool, step.arguments)
-            if clean(answer.text, self.result_chars) != step.result:
+            answer = await self.servers.call(step.tool, renamed(step.arguments, self.names))
+            text = clean(answer.text, self.executor.result_chars)
+            if text != step.result and (forget or not learn_names(step.result, text, self.names)):
                 return f"{step.tool} answered otherwise than before: {clean(answer.text, KEPT_CHARS)}"
         return ""
 
-    async def _call(self, servers: Sandboxed, call: Wanted) -> ExecutedCall:
+    async def _call(self, call: Wanted) -> ExecutedCall:
         tool = self.tools[call.tool]
         policy = self.policies[tool.server]
-        answer = await servers.call(call.tool, call.arguments)
+        answer = await self.servers.call(call.tool, renamed(call.arguments, self.names))
         reason = judge(tool, answer, policy.errors, call.arguments)
-        changes = self._writes(tool)
+        writes = self.executor.writes(tool)
+        state = "" if not writes else None if reason or policy.keeps_memory else self.servers.state()
+        self.ready = not writes or (policy.keeps_memory and bool(reason)) or state == ""
+        text = answer.text
+        for old, new in self.names.items():
+            text = text.replace(new, old)
         return call.record(
-            "overt" if reason else "ok",
-            reason,
-            result=clean(answer.text, KEPT_CHARS),
-            outcome=digest(answer.text),
-            state=None if changes and policy.keeps_memory else servers.state() if changes else "",
+            "overt" if reason else "ok", reason, result=clean(text, KEPT_CHARS), outcome=digest(text), state=state
         )
 
-    def _unchanged(self, made: ExecutedCall) -> bool:
-        """Whether the next call may go on in this state: nothing was changed, or memory by a call that was refused."""
-        return made.verdict != "unknown" and (made.state == "" or (made.state is None and made.verdict == "overt"))
+
+def learn_names(old: str, new: str, names: dict[str, str]) -> bool:
+    """Whether two results are the same but for numbered names; `names` then takes the new ones by the old.
+
+    A name counts only with letters in it: a bare number that differs is another answer.
+    """
+    first, second = (re.findall(r"\w+|\W", text) for text in (old, new))
+    if len(first) != len(second):
+        return False
+    for before, after in zip(first, second, strict=True):
+        bare = [re.sub(r"\d", "", word) for word in (before, after)]
+        if before != after and (bare[0] != bare[1] or not bare[0] or names.setdefault(before, after) != after):
+            return False
+    return True
+
+
+def renamed(value: Json, names: Mapping[str, str]) -> Json:
+    """`value` with every string that is an old name replaced by the new one."""
+    if isinstance(value, dict):
+        return {key: renamed(item, names) for key, item in value.items()}
+    if isinstance(value, list):
+        return [renamed(item, names) for item in value]
+    return names.get(value, value) if isinstance(value, str) else value
 
 
 class _Queue:
-    """The candidates of one turn, in order, and those that were kept."""
+    """The candidates of one turn, in order, and what is known of those that were executed."""
 
     def __init__(self, trajectory: Trajectory, sample_id: str, candidates: Sequence[Negative]) -> None:
         self.trajectory, self.sample_id = trajectory, sample_id
         self.left = list(candidates)
         self.kept: list[Negative] = []
+        self.held_back: list[Negative] = []
+        self.equivalent: list[Negative] = []
 
     def lacks(self, count: int) -> bool:
         """Whether more are wanted, and there are more."""
@@ -269,6 +328,19 @@ class _Queue:
         missing = count - len(self.kept)
         taken, self.left = self.left[:missing], self.left[missing:]
         return taken
+
+    def hear(self, negative: Negative, count: int) -> None:
+        """Sort a candidate by its verdict."""
+        if negative.executed == "equivalent":
+            self.equivalent.append(negative)
+        elif negative.executed == "overt" and sum(n.executed == "overt" for n in self.kept) >= OVERT_SHARE * count:
+            self.held_back.append(negative)
+        else:
+            self.kept.append(negative)
+
+    def chosen(self, count: int) -> list[Negative]:
+        """What is kept; where that is too little, with overt ones that were held back."""
+        return self.kept + self.held_back[: count - len(self.kept)]
 
 
 def _by_turn(candidates: Sequence[Negative]) -> list[list[Negative]]:

@@ -44,7 +44,7 @@ MAX_WORKERS = 2
 """Sets of servers that run side by side, where there are as many processor cores; the data does not depend on it."""
 REQUESTS_PER_TRAJECTORY = 2
 SPARE = 2
-"""One spare candidate to so many negatives, to take the place of those that do the same as the right call."""
+"""Spare candidates for one negative, to take the place of those that do the same as the right call, or err."""
 PACKAGES = ("datasets", "jsonschema", "mcp", "pyarrow", "pydantic")
 
 RecordT = TypeVar("RecordT", bound=BaseModel)
@@ -336,7 +336,7 @@ def _write(run: _Run, tools: dict[str, Tool], done: list[Trajectory], calls: Ite
             count=config.negatives,
             seed=config.seed,
             further=mutations.paper_only if config.kinds == "paper" else further.proposer(tools, calls, config.seed),
-            spare=-(-config.negatives // SPARE),
+            spare=SPARE * config.negatives,
             progress=progress,
         )
     return dataset.Source(tools, by_id, made, negatives, config.seed, config.tools_per_prompt)
