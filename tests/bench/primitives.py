@@ -5,9 +5,11 @@
 Ours is `synthesis.primitives.collect` with the offline author on most of the shipped servers: sandboxed processes, a
 clean sandbox before each call, repeats that test determinism, verdicts and the journal included. Every call that it
 makes is noted, in order. The bare loop then starts the same servers without a sandbox, through the SDK's own stdio
-client, and makes the very same calls one after the other: no resets, no checks, nothing written. Starting servers counts
-for neither. Two ratios come out: calls a second, for the same calls; and primitives a second, where the bare loop is
-granted one call for each candidate that ours took into the journal, without repeats and setups.
+client, and makes the very same calls one after the other: no resets, no checks, nothing written. Starting servers is
+counted for neither.
+
+Two ratios come out: calls a second, for the same calls; and primitives a second, where the bare loop is granted one
+call for each candidate that ours took into the journal, without repeats and setups.
 """
 
 import asyncio
