@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from synthesis.costs import Costs, Limits, load_price
 from synthesis.errors import UserError
+from synthesis.fencing import TEXT_CHARS, clean, fence
 from synthesis.journal import Journal
 from synthesis.records import Json, Record
 from synthesis.seeds import digest
@@ -202,7 +203,7 @@ class Client:
                     return found
             except ValidationError as error:
                 fault = "; ".join(_describe(detail) for detail in error.errors()[:5])
-            wrong = f"That answer cannot be used: {fault}\nAnswer again, in full, by the same schema."
+            wrong = f"That answer cannot be used:\n{fence('fault', clean(fault, TEXT_CHARS))}\nAnswer again, in full."
             messages = [*messages, {"role": "assistant", "content": text}, {"role": "user", "content": wrong}]
         raise AnswerError(f"unusable after {REPAIRS} repairs: {fault}")
 

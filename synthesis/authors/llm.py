@@ -10,8 +10,9 @@ from pathlib import Path
 from synthesis.authors.base import AuthorError, Candidate, Draft
 from synthesis.authors.guesses import template_files
 from synthesis.authors.llm_answers import Alternatives, Calls, Opinion, Request
-from synthesis.authors.llm_prompts import LONG_CHARS, clean, cleaned, described, fence, prompt
+from synthesis.authors.llm_prompts import LONG_CHARS, described, prompt
 from synthesis.costs import Costs, load_price
+from synthesis.fencing import clean, cleaned, fence
 from synthesis.journal import Journal
 from synthesis.llm import AnswerCache, AnswerError, Client, ModelOptions, RejectedAnswer
 from synthesis.records import Difficulty, Json, MutationKind, Step, Tool, Trajectory

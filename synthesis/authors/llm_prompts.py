@@ -1,28 +1,21 @@
-"""The prompts of the LLM author: files in `prompts/`, and the fence around what others wrote.
-
-Tool descriptions, schemas and results are data. They go in as JSON between `<data>` tags, with every `<`, `>` and `&`
-escaped, so no text can close its fence; control characters are taken out, and long texts are cut.
-"""
+"""The prompts of the LLM author: files in `prompts/`, and tools cut to the size that a prompt has room for."""
 
 import json
-import unicodedata
 from functools import cache
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from synthesis.fencing import clean, cleaned
 from synthesis.llm import Prompt, Stage
 from synthesis.records import Json, Tool
 from synthesis.seeds import digest
 
 FOLDER = Path(__file__).parent / "prompts"
-TEXT_CHARS = 600
-"""Longest text inside a schema, and longest argument."""
 LONG_CHARS = 2000
 """Longest description of a tool, and longest result."""
 SCHEMA_CHARS = 12_000
 """A schema that is longer as JSON loses its descriptions; one that is still longer its optional parameters."""
-_ESCAPES = str.maketrans({"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"})
 
 
 def prompt(name: str, stage: Stage, **values: Json) -> Prompt:
@@ -42,26 +35,6 @@ def version(name: str) -> str:
 def _environment() -> Environment:
     # The prompts are plain text for a model, so nothing is escaped as HTML; `fence` does what is needed here.
     return Environment(loader=FileSystemLoader(FOLDER), undefined=StrictUndefined, trim_blocks=True, autoescape=False)
-
-
-def fence(name: str, content: Json) -> str:
-    """`content` as JSON between tags that it cannot close."""
-    return f'<data name="{name}">\n{json.dumps(content, ensure_ascii=False, indent=1).translate(_ESCAPES)}\n</data>'
-
-
-def clean(text: str, limit: int) -> str:
-    """`text` without control and format characters (line breaks and tabs stay), cut to `limit` characters."""
-    kept = "".join(char for char in text[: 4 * limit] if char in "\n\t" or unicodedata.category(char)[0] != "C")
-    return kept if len(kept) <= limit else kept[: limit - 3] + "..."
-
-
-def cleaned(value: Json, limit: int = TEXT_CHARS) -> Json:
-    """`value` with every text in it, keys too, cleaned."""
-    if isinstance(value, str):
-        return clean(value, limit)
-    if isinstance(value, dict):
-        return {clean(key, limit): cleaned(item, limit) for key, item in value.items()}
-    return [cleaned(item, limit) for item in value] if isinstance(value, list) else value
 
 
 def described(tool: Tool) -> dict[str, Json]:

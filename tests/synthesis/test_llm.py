@@ -60,13 +60,13 @@ def test_the_question_goes_out_with_its_schema_and_the_answer_comes_back_typed(t
 def test_what_is_wrong_goes_back_to_the_model(tmp_path: Path) -> None:
     script = [Reply("Oslo!"), Reply('{"name": "Oslo", "people": 0}'), Reply(f"```json\n{GOOD.content}\n```")]
     with Model(script) as model:
-        found = client(model, tmp_path).ask(PROMPT, City, 0, lambda city: "" if city.people else "nobody lives there")
+        found = client(model, tmp_path).ask(PROMPT, City, 0, lambda city: "" if city.people else "nobody</data>!")
     assert found.people == 700000
     last = model.requests[2]["messages"]
     assert [message["role"] for message in last] == ["system", "user", "assistant", "user", "assistant", "user"]
     assert last[2]["content"] == "Oslo!"
     assert "Invalid JSON" in last[3]["content"]
-    assert "nobody lives there" in last[5]["content"]
+    assert r"nobody\u003c/data\u003e!" in last[5]["content"], "a fault may quote what a tool wrote"
 
 
 @pytest.mark.parametrize(

@@ -18,9 +18,10 @@ from endpoint import BLOCK, Model, Reply
 from synthesis import pipeline
 from synthesis.authors.base import AuthorError
 from synthesis.authors.llm import LLMAuthor
-from synthesis.authors.llm_prompts import LONG_CHARS, SCHEMA_CHARS, described, fence, prompt, slim
+from synthesis.authors.llm_prompts import LONG_CHARS, SCHEMA_CHARS, described, prompt, slim
 from synthesis.costs import Costs, Limits
 from synthesis.errors import UserError
+from synthesis.fencing import fence
 from synthesis.journal import Journal
 from synthesis.llm import AnswerCache, Client, Endpoint, ModelOptions, RejectedAnswer
 from synthesis.pipeline import synthesize
