@@ -153,6 +153,21 @@ def test_of_names_that_are_near_the_most_starred_one_stays(registry: Path) -> No
     assert [entry.name for entry in deduplicate(alike)[0]] == ["Chess MCP server", "Tax MCP server", "mcp-server"]
 
 
+@needs_encoder
+def test_near_is_not_only_equal_and_the_order_of_the_listing_plays_no_part() -> None:
+    about = {"description": "Finds places.", "docs": "readme", "tags": ["maps"]}
+    names = {"Maps by Google": 7, "Google Maps": 90, "google-maps mcp": 8, "Chess": 1}
+    entries = [Entry(name=name, stars=stars, **about) for name, stars in names.items()]
+    cosine = float(np.prod(vectors(entries[:2]), axis=0).sum())
+    assert 0.8 < cosine < 0.95
+    choice = select(entries, 4)
+    assert [entry.name for entry in choice.chosen] == ["Google Maps", "Chess"]
+    assert [name for name, _ in choice.dropped] == ["google-maps mcp", "Maps by Google"]
+    assert f"near 'Google Maps' (cosine {cosine:.2f})" in choice.dropped[1][1]
+    assert [entry.name for entry in select(entries, 1).chosen] == ["Google Maps"]
+    assert len(select(entries, 4, near=0.97).chosen) == 3
+
+
 @pytest.mark.parametrize(
     ("criteria", "entry", "reason"),
     [
