@@ -274,6 +274,9 @@ class _Room:
         policy = self.policies[tool.server]
         answer = await self.servers.call(call.tool, renamed(call.arguments, self.names))
         reason = judge(tool, answer, policy.errors, call.arguments)
+        if answer.down:  # nothing is known about the call, and the process that knew the earlier ones is gone
+            self.ready = False
+            return call.record("unknown", reason)
         writes = self.executor.writes(tool)
         state = "" if not writes else None if reason or policy.keeps_memory else self.servers.state()
         self.ready = not writes or (policy.keeps_memory and bool(reason)) or state == ""
