@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
+from test_pipeline import ROOT, hashes, servers_file
 
 from synthesis import pipeline
 from synthesis.errors import UserError
@@ -79,6 +80,33 @@ def test_a_poisoned_server_leaves_nothing_in_a_run(
     for tool in manifest["tools_given_up"]:
         assert f"tool {tool} was given up: 3 calls of it took the server down" in error_output
     assert not hidden(error_output)
+
+
+@pytest.mark.skipif(not (ROOT / ".servers").is_dir(), reason="no MCP servers: make setup")
+def test_a_server_that_keeps_dying_is_left_out_and_a_resumed_run_leaves_it_out_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wanted: dict[str, Any] = {"positives": 10, "negatives": 2, "per_tool": 4}
+    entry = json.loads(poisoned(tmp_path, "dying").read_text())["mcpServers"]["p"]
+    path = servers_file(tmp_path, p=entry)
+    made = synthesize(path, tmp_path / "a", **wanted)
+    assert made.counts["positives"] == 10
+    assert '"p__' not in (tmp_path / "a" / "trajectories.jsonl").read_text()
+    manifest = json.loads((tmp_path / "a" / "manifest.json").read_text())
+    assert list(manifest["servers_given_up"]) == ["p"]
+    said = "server p was given up, its data is left out: it died in 3 calls of each of p__"
+    error_output = capsys.readouterr().err
+    assert said in error_output
+    assert "server p died in a call of" in error_output
+    assert "server p was given up" in (tmp_path / "a" / "dataset" / "README.md").read_text()
+    (tmp_path / "b").mkdir()
+    lines = (tmp_path / "a" / "primitives.jsonl").read_bytes().splitlines(keepends=True)
+    half = next(number for number, line in enumerate(lines) if b"server_down" in line) + 4
+    (tmp_path / "b" / "primitives.jsonl").write_bytes(b"".join(lines[:half]))
+    (tmp_path / "b" / "manifest.json").write_text(json.dumps({**manifest, "complete": False}))
+    monkeypatch.setattr(pipeline, "MAX_WORKERS", 1)
+    synthesize(path, tmp_path / "b", **wanted)
+    assert hashes(tmp_path / "b" / "dataset") == hashes(tmp_path / "a" / "dataset")
 
 
 def test_descriptions_and_schemas_are_cleaned(tmp_path: Path) -> None:
