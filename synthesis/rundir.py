@@ -94,7 +94,7 @@ def _read(path: Path, config: Config) -> dict[str, Json]:
         raise UserError(f"{path}: expected the manifest of a run; start over with --fresh.") from error
     if manifest.get("config_hash") == config.hash:
         return manifest
-    new = asdict(config)
+    new = json.loads(json.dumps(asdict(config)))  # as it was written: a tuple is a list there
     changed = ", ".join(f"{name}: {old.get(name)!r} -> {new[name]!r}" for name in new if old.get(name) != new[name])
     raise UserError(
         f"{path.parent}: the run was made with another configuration ({changed}); start over with --fresh, or name "
