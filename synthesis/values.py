@@ -25,6 +25,7 @@ MONTHS = [
 ]  # fmt: skip
 NUMBER_WORDS = [
     "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
+    "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty",
 ]  # fmt: skip
 _REGIONS = "Africa|America|Antarctica|Asia|Atlantic|Australia|Europe|Indian|Pacific|Etc"
 CELL = re.compile(r"\$?([A-Z]{1,2})\$?([1-9]\d{0,4})(?::\$?([A-Z]{1,2})\$?([1-9]\d{0,4}))?")
@@ -166,8 +167,9 @@ def _combine(operator: object, left: float, right: float) -> float:
 def forms(value: Json) -> list[str]:
     """List the ways in which a user may say a scalar `value`: itself, and the normal forms of its kind.
 
-    A number also in words or with a thousands comma, a date also as "January 19", a time also as "2 pm", a path also by
-    its last part, a time zone also by its city, `bar_chart` also as "bar chart".
+    A number also in words, with a thousands comma or with its zeros ("23.0"), a date also as "January 19" or
+    "1/19/2026", a time also as "2 pm", a path also by its last part, a time zone also by its city, `bar_chart` also as
+    "bar chart", a word also in the plural or singular.
     """
     text = say(value)
     kind = kind_of(value)
@@ -175,6 +177,7 @@ def forms(value: Json) -> list[str]:
     if kind == "number":
         found += [f"{value:,}"] if abs(value) >= 1000 else []
         found += [NUMBER_WORDS[int(value)]] if value in range(len(NUMBER_WORDS)) else []
+        found += [repr(value)] if isinstance(value, float) else []
     elif kind == "date":
         found += _date_forms(text)
     elif kind == "time":
@@ -189,6 +192,7 @@ def forms(value: Json) -> list[str]:
         found.append(text.removeprefix("#"))
     elif kind in ("identifier", "name", "text") and not re.search(r"\s", text):
         found.append(spaced(text))
+        found += _other_number(spaced(text))
     return list(dict.fromkeys(form for form in found if form.strip()))
 
 
@@ -201,7 +205,18 @@ def _date_forms(text: str) -> list[str]:
     names = [MONTHS[day.month - 1], MONTHS[day.month - 1][:3]]
     pairs = [f"{name} {number}" for name in names for number in (day.day, f"{day.day}{suffix}")]
     pairs += [f"{number} {name}" for name in names for number in (day.day, f"{day.day}{suffix}")]
-    return [*pairs, f"{day.day:02d}.{day.month:02d}.{day.year}", f"{day.month:02d}/{day.day:02d}/{day.year}"]
+    figures = [f"{day.day:02d}.{day.month:02d}.{day.year}", f"{day.day}.{day.month}.{day.year}"]
+    figures += [f"{day.month:02d}/{day.day:02d}/{day.year}", f"{day.month}/{day.day}/{day.year}"]
+    figures += [f"{day.day:02d}/{day.month:02d}/{day.year}", f"{day.day}/{day.month}/{day.year}"]
+    return [*pairs, *figures, f"{day.year}/{day.month:02d}/{day.day:02d}"]
+
+
+def _other_number(word: str) -> list[str]:
+    """The plural of a word of letters, and its singular where it ends like a plural."""
+    if not re.fullmatch(r"[a-z ]*[a-z]{3}", word):
+        return []
+    singular = [word[:-1]] if len(word) > 3 and word[-1] == "s" and word[-2] not in "su" else []
+    return singular or [word + ("es" if word.endswith(("s", "x", "ch", "sh")) else "s")]
 
 
 def _time_forms(text: str) -> list[str]:
@@ -215,6 +230,16 @@ def _time_forms(text: str) -> list[str]:
         f"{short} {half}",
         f"{short}{half}",
     ]
+
+
+_UNIT = r"(?=x\d)|-?(?!(?:st|nd|rd|th)\b)[A-Za-z]{1,12}(?!\w)|(?!\w|[.:/,\-+*]\w)"
+
+
+def measures(number: str, text: str) -> bool:
+    """Tell whether `number` stands in `text` with a unit grown on to it: "150lbs", "4-star", "800x600"; not "3rd"."""
+    if number not in text:
+        return False
+    return re.search(rf"(?:(?<![\w.,:/+*-])|(?<=\dx)){re.escape(number)}(?:{_UNIT})", text) is not None
 
 
 def stands_in(form: str, text: str) -> bool:
@@ -243,9 +268,19 @@ def leaves(value: Json) -> Iterator[Json]:
 def supported(value: Json, text: str) -> bool:
     """Tell whether `text` says `value`: one of its forms stands there; for lists and objects, one of every scalar.
 
-    A boolean or null says nothing that could stand in a text, so they are never supported on their own.
+    So it is for a text that lists things with commas. A boolean or null says nothing that could stand in a text, so
+    they are never supported on their own.
     """
     if isinstance(value, list | dict) and stands_in(say(value), text):
         return True
     scalars = [leaf for leaf in leaves(value) if not isinstance(leaf, bool) and leaf is not None]
-    return bool(scalars) and all(any(stands_in(form, text) for form in forms(leaf)) for leaf in scalars)
+    return bool(scalars) and all(_says(leaf, text) for leaf in scalars)
+
+
+def _says(scalar: Json, text: str) -> bool:
+    if any(stands_in(form, text) for form in forms(scalar)):
+        return True
+    if isinstance(scalar, int | float):
+        return any(measures(form, text) for form in forms(scalar) if form[-1].isdigit())
+    parts = [part.strip() for part in str(scalar).split(",")] if kind_of(scalar) == "text" else []
+    return len(parts) > 1 and all(part and stands_in(part, text) for part in parts)

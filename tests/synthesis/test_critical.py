@@ -1,5 +1,6 @@
 """Critical parameters: what counts as said, and both verdicts."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ from authoring import SEQUENTIAL, SINGLE, TOOLS, TRAJECTORIES, make_author
 
 from synthesis.authors.base import Draft
 from synthesis.critical import agreed, ground
-from synthesis.records import CriticalParameter, Json, Trajectory
+from synthesis.records import CriticalParameter, Edge, Json, Step, Tool, Trajectory
 from synthesis.values import kind_of, normal, same, say, supported
 
 
@@ -72,6 +73,16 @@ def test_a_value_from_a_result_is_not_critical() -> None:
         (["North", "South"], "for North and South"),
         ([[1, 2], [3, 4]], "put 1 and 2; 3 and 4 there"),
         ("Anna  Weber", "ask ANNA weber"),
+        (17, "seventeen guests"),
+        (23.0, "an area of 23.0, please"),
+        (150, "a weight of 150lbs"),
+        (4, "a 4-star hotel"),
+        (600, "a picture of 800x600"),
+        ("2026-01-19", "by 1/19/2026"),
+        ("2026-01-19", "am 19.1.2026"),
+        ("cat", "pictures of cats"),
+        ("movies", "one movie"),
+        ("Java, Python, React", "with Python, Java and React"),
     ],
 )
 def test_normal_forms_support_a_value(value: Json, text: str) -> None:
@@ -88,6 +99,10 @@ def test_normal_forms_support_a_value(value: Json, text: str) -> None:
         (["North", "West"], "for North and South"),
         (True, "true"),
         (3, "the room 13"),
+        (3, "the 3rd room"),
+        (15, "version 2.15beta"),
+        ("bus", "all buzz"),
+        ("Java, Python", "with Java"),
     ],
 )
 def test_parts_of_other_words_do_not_support_a_value(value: Json, text: str) -> None:
@@ -125,3 +140,48 @@ def test_kinds(value: Json, kind: str) -> None:
 def test_six_hex_digits_are_a_colour_only_where_a_colour_is_meant() -> None:
     assert kind_of("00B050", "fill_color") == "color"
     assert kind_of("202601", "month") != "color"
+
+
+def test_the_brewery_example_of_the_paper() -> None:
+    """RISE, section 2: type, city, state and size are critical, the id that goes from call to call is not."""
+    tools = {
+        name: Tool(server="brewery", name=name, input_schema={"type": "object"})
+        for name in ("search", "by_id", "random")
+    }
+    calls: list[tuple[str, dict[str, Json], str]] = [
+        ("search", {"by_type": "micro", "by_city": "San Diego", "by_state": "California"}, "id: 5494-ab, Kilowatt"),
+        ("by_id", {"id": "5494-ab"}, "Kilowatt, micro, San Diego"),
+        ("random", {"size": 3}, "three breweries"),
+    ]
+    trajectory = Trajectory(
+        id="brewery",
+        pattern="sequential",
+        steps=[
+            Step(turn=turn, tool=name, arguments=arguments, result=result, primitive_id=name)
+            for turn, (name, arguments, result) in enumerate(calls)
+        ],
+        edges=[Edge(source=0, target=1, parameter="id", value="5494-ab")],
+    )
+    request = (
+        "Find a micro brewery in San Diego, California, give me the details of the first one, "
+        "and then suggest three random breweries."
+    )
+    claims = [(0, "by_type", "micro"), (0, "by_city", "San Diego"), (0, "by_state", "California"), (2, "size", "three")]
+    written = draft(request, *((s, p, trajectory.steps[s].arguments[p], words) for s, p, words in claims))
+    critical = agreed(ground(trajectory, written, tools))
+    assert [c.parameter for c in critical] == ["by_type", "by_city", "by_state", "size"]
+    assert {calls[c.step][0] for c in critical} == {"search", "random"}
+    by_rule_alone = ground(trajectory, draft(request), tools)
+    assert [c.parameter for c in by_rule_alone] == ["by_type", "by_city", "by_state", "size"]
+
+
+@pytest.mark.skipif("RISE_BENCHMARKS" not in os.environ, reason="RISE_BENCHMARKS names no folder of benchmarks")
+def test_the_rule_on_labels_of_public_benchmarks() -> None:
+    from tests.bench import critical as critical_bench
+
+    folder = Path(os.environ["RISE_BENCHMARKS"])
+    for load, recall in ((critical_bench.nestful, 0.7), (critical_bench.sealtools, 0.95)):
+        counts, _ = critical_bench.measure(load(folder))
+        assert counts.total() > 500
+        assert critical_bench.rates(counts, positive=True)[0] > 0.99
+        assert critical_bench.rates(counts, positive=True)[1] >= recall
