@@ -56,13 +56,11 @@ class Circuit:
         }
 
     def servers(self) -> dict[str, str]:
-        """The servers given up, by name, and why."""
-        lost: dict[str, list[str]] = {}
-        for tool in self.given_up():
-            lost.setdefault(self.tools[tool].server, []).append(tool)
+        """The servers given up, by name, and why: in words that do not depend on which tools came first."""
+        lost = Counter(self.tools[tool].server for tool in self.given_up())
         offered = Counter(tool.server for tool in self.tools.values())
         return {
-            server: f"it died in {TOOL_DEATHS} calls of each of {', '.join(tools)}"
-            for server, tools in lost.items()
-            if len(tools) >= min(SERVER_TOOLS, offered[server])
+            server: f"{min(SERVER_TOOLS, offered[server])} or more of its tools took it down {TOOL_DEATHS} times each"
+            for server, count in lost.items()
+            if count >= min(SERVER_TOOLS, offered[server])
         }
