@@ -1,0 +1,86 @@
+"""How synthesis scales: seconds, processor seconds and samples a second for runs of several sizes; embeddings a second.
+
+    python tests/bench/pipeline.py                       # 500 positives, and embeddings: about 2 minutes
+    python tests/bench/pipeline.py 1000 3240 10000       # the table in docs/synthesis.md; about an hour on 2 cores
+
+Every run is `rise synth` on the shipped servers with the offline author, in a folder of its own, with its stages' times
+from the manifest. Processor seconds include the servers. Embeddings are compared with those of `transformers` in padded
+batches of 64.
+"""
+
+import json
+import random
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+NEGATIVES = 8
+STAGES = ("servers", "primitives", "trajectories", "samples", "negatives", "executions", "dataset")
+TEXTS = 2000
+
+
+def synthesise(positives: int, folder: Path) -> str:
+    """One run; returns a row of the table."""
+    command = [sys.executable, "-m", "rise_train.cli", "synth", "recipes/tiny/mcp.json", "-o", str(folder)]
+    before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
+    done = subprocess.run(
+        [*command, "--positives", str(positives), "--negatives", str(NEGATIVES)],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    wall, after = time.monotonic() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
+    if done.returncode:
+        raise SystemExit(done.stderr[-2000:])
+    busy = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    manifest = json.loads((folder / "manifest.json").read_text())
+    counts, seconds = manifest["counts"], manifest["seconds"]
+    stages = " ".join(f"{seconds.get(stage, 0):10.0f}" for stage in STAGES)
+    return (
+        f"{counts['positives']:9} {counts['negatives']:9} {stages} {wall:8.0f} {busy:8.0f}"
+        f" {counts['positives'] / wall:12.1f} {counts['negatives'] / wall:12.1f}"
+    )
+
+
+def embeddings() -> str:
+    """Texts a second of our encoder, beside another way in the same run."""
+    from synthesis import embedding
+
+    if not embedding.available():
+        return "embeddings: not measured, the extra `embeddings` is not installed"
+    rng = random.Random(0)
+    words = ["invoice", "meeting", "order", "Oslo", "cell", "row", "blue", "report", "forward", "total", "open"]
+    texts = [" ".join(rng.choices(words, k=rng.randint(1, 12))) + f" {i}" for i in range(TEXTS)]
+    embedding.encode(["warm up"])
+    start = time.process_time()
+    embedding.encode(texts)
+    ours = TEXTS / (time.process_time() - start)
+    import torch
+    from transformers import AutoModel, AutoTokenizer
+
+    folder = embedding._folder()
+    tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder)
+    start = time.process_time()
+    with torch.inference_mode():
+        for first in range(0, TEXTS, 64):
+            model(**tokenizer(texts[first : first + 64], padding=True, return_tensors="pt"))
+    theirs = TEXTS / (time.process_time() - start)
+    return f"embeddings a processor second: {ours:.0f}, by transformers {theirs:.0f}: {ours / theirs:.2f} times"
+
+
+def main() -> None:
+    """Print the table."""
+    sizes = [int(size) for size in sys.argv[1:]] or [500]
+    sys.path.insert(0, str(ROOT))
+    print(embeddings(), flush=True)
+    head = " ".join(f"{stage:>10}" for stage in STAGES)
+    print(f"positives negatives {head} {'wall s':>8} {'CPU s':>8} {'positives/s':>12} {'negatives/s':>12}", flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        for size in sizes:
+            print(synthesise(size, Path(folder) / str(size)), flush=True)
+
+
+if __name__ == "__main__":
+    main()
