@@ -389,7 +389,7 @@ def test_a_remote_server_serves_and_its_death_is_survived(tmp_path):
         with remote() as (port, _process):
             entry = {"url": f"http://127.0.0.1:{port}/mcp", "headers": {"X-Key": "abcdef"}, "rise": {"allow": ["die"]}}
             async with running(write(tmp_path, {"mcpServers": {"r": entry}})) as servers:
-                assert list(servers.tools) == ["r__die", "r__double"]
+                assert list(servers.tools) == ["r__die", "r__double", "r__whoami"]
                 assert servers.versions == {"r": "7.0"}
                 assert "with network: r" in servers.isolation
                 assert (await servers.call("r__double", {"number": 21})).text == "42"
