@@ -1,20 +1,24 @@
 """The whole synthesis on real MCP servers: complete, repeatable to the byte, and safe to kill."""
 
+import asyncio
 import hashlib
 import json
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 from datasets import load_from_disk
+from fakes import FakeAuthor
 
 from synthesis import pipeline
 from synthesis.errors import UserError
 from synthesis.pipeline import Summary, synthesize
+from synthesis.rundir import Config
 
 ROOT = Path(__file__).parents[2]
 TINY = ROOT / "recipes" / "tiny"
@@ -66,6 +70,8 @@ def test_all_stages_leave_their_records(made: Summary) -> None:
         for key in negative["primitive_ids"]:
             assert primitives[key]["verdict"] == "ok"
             assert key in {step["primitive_id"] for step in trajectory["steps"]}
+        assert negative["executed"] in ("covert", "overt")
+    assert sum(made.counts["executed_by_server"]["time"].values()) > 0
     manifest = json.loads((run / "manifest.json").read_text())
     assert manifest["complete"]
     assert manifest["counts"] == made.counts
@@ -122,7 +128,7 @@ def test_killed_at_any_stage_and_resumed_it_ends_the_same(made: Summary, tmp_pat
         f"pipeline.synthesize(Path(sys.argv[1]), Path(sys.argv[2]), **{WANTED!r})"
     )
     command = [sys.executable, "-c", script, str(made.run.parent / "mcp.json"), str(run)]
-    for name, size in (("primitives", 20), ("trajectories", 6), ("negatives", 10)):
+    for name, size in (("primitives", 20), ("trajectories", 6), ("executions", 30)):
         with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE) as process:
             _wait_for_lines(run / f"{name}.jsonl", size, process)
             process.send_signal(signal.SIGKILL)
@@ -179,3 +185,49 @@ def test_numbers_out_of_range_and_unknown_authors_are_named(tmp_path: Path) -> N
     with pytest.raises(UserError, match="--author: expected 'offline'"):
         synthesize(path, tmp_path / "run", author="muse")
     assert not (tmp_path / "run").exists()
+
+
+def _fresh_run(folder: Path) -> pipeline._Run:
+    config = Config(
+        seed=0, positives=1, negatives=1, author="fake", tools_per_prompt=1, result_chars=1, per_tool=1, servers=""
+    )
+    return pipeline._Run(folder, config, FakeAuthor())
+
+
+def test_the_servers_live_on_while_a_slow_author_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    beat = threading.Event()
+    monkeypatch.setattr(pipeline, "_write", lambda *_: beat.wait(30))
+
+    async def both() -> object:
+        writing = asyncio.create_task(pipeline._aside(_fresh_run(tmp_path), {}, [], []))
+        await asyncio.sleep(0.05)
+        beat.set()
+        return await writing
+
+    assert asyncio.run(both()) is True, "the event loop stood still until the author was done"
+
+
+def test_an_interrupted_author_ends_at_the_next_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    began, ended = threading.Event(), threading.Event()
+    run = _fresh_run(tmp_path)
+
+    def write(*_: object) -> None:
+        try:
+            with run.stage("samples") as progress:
+                for done in range(10_000):
+                    progress(done, 10_000, "")
+                    began.set()
+                    time.sleep(0.002)
+        except InterruptedError:
+            ended.set()
+
+    async def interrupt() -> None:
+        writing = asyncio.create_task(pipeline._aside(run, {}, [], []))
+        await asyncio.to_thread(began.wait, 30)
+        writing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await writing
+
+    monkeypatch.setattr(pipeline, "_write", write)
+    asyncio.run(interrupt())
+    assert ended.is_set()
