@@ -8,6 +8,7 @@ import asyncio
 import os
 import platform
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -75,6 +76,8 @@ class _Run:
     seconds: dict[str, float] = field(default_factory=dict)
     costs: Costs | None = None
     """The ledger of an author that costs money."""
+    stopped: threading.Event = field(default_factory=threading.Event)
+    """Set when the run is interrupted: a stage in a thread ends at its next report."""
 
     def journal(self, name: str, record_type: type[RecordT]) -> Journal[RecordT]:
         return self.files.enter_context(Journal(self.folder / f"{name}.jsonl", record_type))
@@ -84,7 +87,13 @@ class _Run:
         started = time.monotonic()
         try:
             with stage(name) as progress:
-                yield progress
+
+                def report(done: int, total: int, what: str) -> None:
+                    if self.stopped.is_set():
+                        raise InterruptedError
+                    progress(done, total, what)
+
+                yield report
         finally:
             if self.costs and (line := self.costs.line(name)):
                 print(line, file=sys.stderr, flush=True)
@@ -197,7 +206,7 @@ async def _make(run: _Run, file: "ServersFile", manifest: dict[str, Json]) -> di
         held_out = held_out_tools(run.config.hold_out, pool[0].tools, fields)
         policies = _policies(file)
         done = await _call(run, policies, pool, calls, manifest)
-        source = replace(_write(run, pool[0].tools, done, calls), held_out=held_out)
+        source = replace(await _aside(run, pool[0].tools, done, calls), held_out=held_out)
         stateless = frozenset(entry.name for entry in file.servers if entry.rise.state == "none")
         outcomes = await _execute(run, policies, stateless, pool, source)
     source = replace(source, negatives=outcomes.kept)
@@ -308,6 +317,17 @@ async def _give_up(
         raise UserError(
             f"{run.folder / 'manifest.json'}: every server was given up ({'; '.join(map(': '.join, lost.items()))})."
         )
+
+
+async def _aside(
+    run: _Run, tools: dict[str, Tool], done: list[Trajectory], calls: Iterable[Primitive]
+) -> dataset.Source:
+    """`_write` in a thread: while a slow model is asked, the servers' tasks go on."""
+    try:
+        return await asyncio.to_thread(_write, run, tools, done, calls)
+    except asyncio.CancelledError:
+        run.stopped.set()
+        raise
 
 
 def _write(run: _Run, tools: dict[str, Tool], done: list[Trajectory], calls: Iterable[Primitive]) -> dataset.Source:
