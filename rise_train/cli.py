@@ -73,6 +73,9 @@ def synth(
     kinds: Annotated[
         str, typer.Option(help="Kinds of deviating calls: `paper` for the paper's, `all` for three more.")
     ] = "all",
+    embeddings: Annotated[
+        bool, typer.Option("--embeddings", help="Score deviating texts by meaning; wants the extra `embeddings`.")
+    ] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Start over: discard what RUN holds.")] = False,
     record: Annotated[Path | None, typer.Option(metavar="FILE", help="Write every server's answers to FILE.")] = None,
     replay: Annotated[Path | None, typer.Option(metavar="FILE", help="Answer from FILE; no server runs.")] = None,
@@ -103,6 +106,7 @@ def synth(
         result_chars=result_chars,
         hold_out=hold_out or (),
         kinds=kinds,
+        embeddings=embeddings,
         record=record,
         replay=replay,
     )

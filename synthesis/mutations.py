@@ -16,12 +16,12 @@ from typing import Any
 from jsonschema import Draft202012Validator
 
 from synthesis.authors.base import Author
-from synthesis.authors.similarity import similarity
+from synthesis.complexity import Distance, surface
 from synthesis.critical import agreed
 from synthesis.records import CriticalParameter, Json, Mutation, MutationKind, Negative, Sample, Tool, Trajectory
 from synthesis.sampling import Space, complexity
 from synthesis.seeds import digest, seeded
-from synthesis.values import normal, same, say, supported
+from synthesis.values import normal, same, supported
 
 THRESHOLD = 0.1
 """Combinations less complex than this are dropped (the paper's threshold is not known)."""
@@ -44,23 +44,6 @@ def _validator(tool: Tool, parameter: str) -> Draft202012Validator:
         own = {"$defs": root.get("$defs", {}), **root.get("properties", {}).get(parameter, {})} if parameter else root
         known = _validators[key] = (root, Draft202012Validator(own))
     return known[1]
-
-
-def deviation(before: Json, after: Json) -> float:
-    """How far a mutated value is from gold, in [0, 1].
-
-    Numbers: relative difference. Anything else: mean of the word difference (1 - Jaccard of the word sets) and the edit
-    distance over the length. The paper takes the distance of BERT embeddings for texts; the edit and word distance are
-    our offline stand-in, which needs no model.
-    """
-    if isinstance(before, bool) or isinstance(after, bool):
-        return float(before != after)
-    if isinstance(before, int | float) and isinstance(after, int | float):
-        return min(1.0, abs(before - after) / max(abs(before), abs(after), 1e-12))
-    first, second = say(before), say(after)
-    mine, theirs = set(first.casefold().split()), set(second.casefold().split())
-    overlap = len(mine & theirs) / max(len(mine | theirs), 1)
-    return 1 - (overlap + similarity(first, second)) / 2
 
 
 @dataclass(frozen=True)
@@ -96,17 +79,24 @@ def deletable(tool: Tool, arguments: dict[str, Json], parameter: str) -> bool:
 
 
 def sites(
-    sample: Sample, trajectory: Trajectory, turn: int, tools: dict[str, Tool], author: Author, seed: int
+    sample: Sample,
+    trajectory: Trajectory,
+    turn: int,
+    tools: dict[str, Tool],
+    author: Author,
+    seed: int,
+    distance: Distance = surface,
 ) -> list[Site]:
     """Return the turn's critical parameters, each with its guarded pool (which may be empty)."""
-    found: list[Site] = []
+    pools: list[tuple[CriticalParameter, list[Mutation]]] = []
     for critical in agreed(sample.critical):
         step = trajectory.steps[critical.step]
         if step.turn == turn:
-            options = list(_pool(critical, step.arguments, tools[step.tool], sample.request, author, seed))
-            deviations = [1.0 if option.deleted else deviation(option.before, option.after) for option in options]
-            found.append(Site(critical, options, deviations))
-    return found
+            pools.append(
+                (critical, list(_pool(critical, step.arguments, tools[step.tool], sample.request, author, seed)))
+            )
+    known = iter(distance([(m.before, m.after) for _, pool in pools for m in pool if not m.deleted]))
+    return [Site(critical, pool, [1.0 if m.deleted else next(known) for m in pool]) for critical, pool in pools]
 
 
 def _pool(
@@ -143,6 +133,7 @@ def negatives(
     seed: int,
     further: Further = paper_only,
     spare: int = 0,
+    distance: Distance = surface,
 ) -> list[Negative]:
     """Return distinct negatives for every decision turn that has a critical parameter, turn by turn.
 
@@ -152,20 +143,21 @@ def negatives(
     found: list[Negative] = []
     pool_seed = seeded(seed, "pools", sample.id).getrandbits(32)
     for turn in range(len(trajectory.turns)):
-        here = sites(sample, trajectory, turn, tools, author, pool_seed)
+        here = sites(sample, trajectory, turn, tools, author, pool_seed, distance)
         if any(site.options for site in here):
             rng = seeded(seed, "negatives", sample.id, turn)
             due = count // FURTHER_SHARE + (rng.random() < count % FURTHER_SHARE / FURTHER_SHARE)
             first = further(sample, trajectory, turn)[:due]
-            proposals = chain(map(_single, first), _drawn(here, count - len(first), 2 * (count + spare), rng))
+            proposals = chain(_singles(first, distance), _drawn(here, count - len(first), 2 * (count + spare), rng))
             found += islice(_distinct(sample, trajectory, turn, tools, len(here), proposals), count + spare)
     return found
 
 
-def _single(mutation: Mutation) -> _Proposal:
+def _singles(mutations: list[Mutation], distance: Distance) -> Iterator[_Proposal]:
     """An added argument and another tool deviate entirely, as a deletion does."""
-    whole = mutation.kind != "distractor"
-    return [mutation], 1.0 if whole else deviation(mutation.before, mutation.after)
+    for mutation in mutations:
+        near = mutation.kind == "distractor"
+        yield [mutation], distance([(mutation.before, mutation.after)])[0] if near else 1.0
 
 
 def _drawn(here: list[Site], wanted: int, more: int, rng: random.Random) -> Iterator[_Proposal]:

@@ -20,9 +20,10 @@ from typing import TYPE_CHECKING, TypeVar
 
 from pydantic import BaseModel
 
-from synthesis import dataset, further, mutations, primitives, samples, trajectories
+from synthesis import complexity, dataset, further, mutations, primitives, samples, trajectories
 from synthesis.circuit import Circuit
 from synthesis.costs import Costs
+from synthesis.embedding import available
 from synthesis.errors import UserError
 from synthesis.executions import ExecutedCall, Executor, Outcomes
 from synthesis.holdout import held_out_tools
@@ -40,7 +41,10 @@ if TYPE_CHECKING:
     from synthesis.servers import Servers
 
 PER_TOOL = 12
-"""Candidate calls tried for each tool."""
+"""Candidate calls tried for each tool, at least."""
+POSITIVES_PER_CANDIDATE = 130
+"""For more positives than this times `PER_TOOL`, more calls of each tool are tried: else most calls of the test split
+would stand in train too, inside other requests."""
 MAX_WORKERS = 2
 """Sets of servers that run side by side, where there are as many processor cores; the data does not depend on it."""
 REQUESTS_PER_TRAJECTORY = 2
@@ -112,9 +116,10 @@ def synthesize(
     fresh: bool = False,
     tools_per_prompt: int = 4,
     result_chars: int = 200,
-    per_tool: int = PER_TOOL,
+    per_tool: int | None = None,
     hold_out: Sequence[str] = (),
     kinds: str = "all",
+    embeddings: bool = False,
     record: Path | None = None,
     replay: Path | None = None,
 ) -> Summary:
@@ -124,6 +129,7 @@ def synthesize(
     calls tried for each tool, `hold_out` what only test may know (`synthesis.holdout`). The same arguments again do
     only what is missing; other arguments on the same folder are refused unless `fresh`, which starts over.
     `kinds` are the kinds of negatives: "paper" for the paper's, "all" for three more (`synthesis.further`).
+    `embeddings` scores them by the meaning of texts (`synthesis.complexity`).
 
     `record` is a cassette that all answers are written to, `replay` one that they are read from: then no server runs.
 
@@ -133,6 +139,7 @@ def synthesize(
     another configuration.
     """
     started = time.monotonic()
+    per_tool = max(PER_TOOL, positives // POSITIVES_PER_CANDIDATE) if per_tool is None else per_tool
     _check(positives=positives, negatives=negatives, tools_per_prompt=tools_per_prompt, per_tool=per_tool)
     if record is not None and replay is not None:
         raise UserError("--record, --replay: expected one of them, or neither.")
@@ -141,6 +148,8 @@ def synthesize(
     _check_author(author, llm)
     if kinds not in ("paper", "all"):
         raise UserError(f"--kinds: expected 'paper' or 'all', not {kinds!r}.")
+    if embeddings and not available():
+        raise UserError("--embeddings: the encoder is not installed; get it by pip install 'rise-train[embeddings]'.")
     file = load_servers(servers_file)
     config = Config(
         seed=seed,
@@ -153,6 +162,7 @@ def synthesize(
         servers=fingerprint(file),
         hold_out=tuple(sorted(set(hold_out))),
         kinds=kinds,
+        embeddings=embeddings,
         model=llm.endpoint.model if llm else "",
         base_url=llm.endpoint.base_url if llm else "",
     )
@@ -212,6 +222,9 @@ async def _make(run: _Run, file: "ServersFile", manifest: dict[str, Json]) -> di
     source = replace(source, negatives=outcomes.kept)
     with run.stage("dataset") as progress:
         facts = {"isolation": pool[0].isolation, "seed": run.config.seed, "author": run.author.name}
+        facts |= {
+            "text deviation": "cosine distance, all-MiniLM-L6-v2" if run.config.embeddings else "words and letters"
+        }
         facts |= {"held out": ", ".join(run.config.hold_out)} if run.config.hold_out else {}
         facts |= {f"server {name}": number for name, number in pool[0].versions.items()}
         facts |= {f"server {name} was given up": why for name, why in manifest["servers_given_up"].items()}
@@ -357,6 +370,7 @@ def _write(run: _Run, tools: dict[str, Tool], done: list[Trajectory], calls: Ite
             seed=config.seed,
             further=mutations.paper_only if config.kinds == "paper" else further.proposer(tools, calls, config.seed),
             spare=SPARE * config.negatives,
+            distance=complexity.meaning if config.embeddings else complexity.surface,
             progress=progress,
         )
     return dataset.Source(tools, by_id, made, negatives, config.seed, config.tools_per_prompt)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from synthesis.authors.base import Author, AuthorError, Draft
+from synthesis.complexity import Distance, surface
 from synthesis.dataset import normal
 from synthesis.difficulty import detected, distractor_fault
 from synthesis.journal import Journal
@@ -140,6 +141,7 @@ def negate(
     seed: int,
     further: Further = paper_only,
     spare: int = 0,
+    distance: Distance = surface,
     progress: Progress = lambda done, total, what: None,
 ) -> dict[str, list[Negative]]:
     """Make at most `count` negatives, and `spare` more, for each decision turn of each sample, by sample id.
@@ -149,7 +151,9 @@ def negate(
     """
 
     def mutate(sample: Sample) -> list[Negative]:
-        return negatives(sample, trajectories[sample.trajectory_id], tools, author, count, seed, further, spare)
+        return negatives(
+            sample, trajectories[sample.trajectory_id], tools, author, count, seed, further, spare, distance
+        )
 
     made: dict[str, list[Negative]] = {}
     for number, (sample, found) in enumerate(ahead(mutate, samples, author.workers), start=1):

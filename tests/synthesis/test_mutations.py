@@ -17,7 +17,9 @@ from authoring import (
 from jsonschema import Draft202012Validator
 
 from synthesis.authors.offline import OfflineAuthor
-from synthesis.mutations import allowed, apply, deletable, deviation, negatives, sites
+from synthesis.complexity import Distance, meaning, surface
+from synthesis.embedding import available
+from synthesis.mutations import allowed, apply, deletable, negatives, sites
 from synthesis.records import Sample, Trajectory
 from synthesis.values import same, supported
 
@@ -141,8 +143,33 @@ def test_budget_is_met_exactly_where_there_is_enough(author: OfflineAuthor) -> N
     assert any(site.options for site in sites(make_sample(author, SINGLE, 0), SINGLE, 0, TOOLS, author, 0))
 
 
-def test_deviation_grows_with_distance() -> None:
-    assert deviation(19, 20) < deviation(19, 91) < 1
-    assert deviation("annual report", "annual reports") < deviation("annual report", "penguin") <= 1
-    assert deviation(True, False) == 1
-    assert deviation(5, -5) == 1
+ENCODER = pytest.mark.skipif(not available(), reason="the extra `embeddings` is not installed")
+
+
+@pytest.mark.parametrize("distance", [surface, pytest.param(meaning, marks=ENCODER)])
+def test_deviation_grows_with_distance(distance: Distance) -> None:
+    pairs = [
+        (19, 20),
+        (19, 91),
+        ("annual report", "annual reports"),
+        ("annual report", "penguin"),
+        (True, False),
+        (5, -5),
+    ]
+    near, far, plural, other, boolean, sign = distance(pairs)
+    assert near < far < 1
+    assert plural < other <= 1
+    assert boolean == sign == 1
+
+
+@ENCODER
+def test_meaning_sees_what_letters_do_not(author: OfflineAuthor) -> None:
+    pairs = [("car", "automobile"), ("car", "cat")]
+    assert meaning(pairs)[0] < meaning(pairs)[1]
+    assert surface(pairs)[0] > surface(pairs)[1]
+    sample = make_sample(author, SINGLE, 0)
+    scores = [
+        [n.score for n in negatives(sample, SINGLE, TOOLS, author, 6, 0, distance=distance)]
+        for distance in (surface, meaning)
+    ]
+    assert scores[0] != scores[1]
