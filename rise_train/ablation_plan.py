@@ -18,7 +18,6 @@ from synthesis.seeds import digest
 MANIFEST = "rise_manifest.json"
 PLACE = "ablation"
 """Folder under `output_dir` for models, results, logs and job records."""
-ONE_PROCESS = ["--num_processes", "1", "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
 
 
 class Layout:
@@ -157,7 +156,8 @@ class Plan:
 
     def _portable(self, command: list[str]) -> str:
         """A training's command as another machine could run it: the launcher's options and our folders left out."""
-        words = ["accelerate", "launch", *command[command.index("-m", 2) :]]
+        stage = next(i for i, word in enumerate(command) if word.startswith("rise_train."))
+        words = ["accelerate", "launch", "-m", *command[stage:]]
         known = {str(self.config.dataset): "RUN/dataset", str(self.layout.root): "RUN"}
         return " ".join(_relative(word, known) for word in words)
 
@@ -183,9 +183,11 @@ class Plan:
 
     def _train_command(self, arm: str, seed: int) -> list[str]:
         spec, launch = self.config.arms[arm], self.config.accelerate_config
-        command = [sys.executable, "-m", "accelerate.commands.launch", "--quiet"]
-        command += ["--config_file", str(launch)] if launch else ONE_PROCESS
-        command += ["--num_cpu_threads_per_process", str(self.threads), "-m", f"rise_train.{spec.stage}"]
+        command = [sys.executable]
+        if launch:  # alone, the launcher would only start one process, after imports of its own
+            command += ["-m", "accelerate.commands.launch", "--quiet", "--config_file", str(launch)]
+            command += ["--num_cpu_threads_per_process", str(self.threads)]
+        command += ["-m", f"rise_train.{spec.stage}"]
         command += ["--config", str(spec.config), "--model_name_or_path", self._model(spec.start, seed)]
         command += ["--dataset_name", str(self.config.dataset), "--seed", str(seed)]
         overrides = dict(spec.overrides)
