@@ -13,6 +13,7 @@ from itertools import zip_longest
 
 from synthesis.critical import agreed
 from synthesis.mutations import Further
+from synthesis.plans import reads_only
 from synthesis.records import Json, Mutation, Primitive, Sample, Step, Tool, Trajectory
 from synthesis.seeds import seeded
 from synthesis.values import leaves, normal, same, spaced, stands_in, supported
@@ -85,8 +86,8 @@ def siblings(index: int, step: Step, tools: Mapping[str, Tool], needed: frozense
     """Yield calls of other tools of the same server that can be made from the right call's arguments, likeliest first.
 
     A sibling shares at least one argument and needs none that the right call lacks. Tools that the task `needed` are
-    none: to call one of them is not a wrong choice. What remains can still do the same by another name: that is seen
-    when the call is executed.
+    none: to call one of them is not a wrong choice; nor are those that look like another way to do the same. What
+    remains can still do the same by another name: that is seen when the call is executed.
     """
     gold = tools[step.tool]
     near = [tool for tool in tools.values() if tool.server == gold.server and tool.full_name not in needed]
@@ -95,7 +96,8 @@ def siblings(index: int, step: Step, tools: Mapping[str, Tool], needed: frozense
         arguments = {
             name: step.arguments[name] for name in tool.input_schema.get("properties", {}) if name in step.arguments
         }
-        if arguments and all(name in arguments for name in tool.input_schema.get("required", [])):
+        complete = all(name in arguments for name in tool.input_schema.get("required", []))
+        if arguments and complete and not (arguments == step.arguments and _another_way(gold, tool)):
             mutation = Mutation(
                 step=index,
                 parameter="",
@@ -135,6 +137,11 @@ def _propose(
     rng.shuffle(kinds)
     in_turn = [mutation for pair in zip_longest(*kinds) for mutation in pair if mutation is not None]
     return [*distractors(sample, trajectory, turn), *in_turn]
+
+
+def _another_way(gold: Tool, other: Tool) -> bool:
+    """Whether two tools that change something are variants of one: `add_note`, `add_note_safely`."""
+    return not reads_only(gold) and spaced(gold.name).split()[:2] == spaced(other.name).split()[:2]
 
 
 def likeness(first: Tool, second: Tool) -> float:

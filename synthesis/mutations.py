@@ -22,6 +22,7 @@ from synthesis.records import CriticalParameter, Json, Mutation, MutationKind, N
 from synthesis.sampling import Space, complexity
 from synthesis.seeds import digest, seeded
 from synthesis.values import normal, same, supported
+from synthesis.workspace import LOGICAL
 
 THRESHOLD = 0.1
 """Combinations less complex than this are dropped (the paper's threshold is not known)."""
@@ -71,9 +72,13 @@ def allowed(tool: Tool, arguments: dict[str, Json], parameter: str, after: Json,
 
 
 def deletable(tool: Tool, arguments: dict[str, Json], parameter: str) -> bool:
-    """Whether leaving the parameter out is possible and changes the call: not required, and not at its default."""
+    """Whether leaving the parameter out is possible and changes the call: not required, and not at its default.
+
+    The sandbox's own folder counts as a default, for servers work in it.
+    """
     schema = tool.input_schema.get("properties", {}).get(parameter, {})
     default = isinstance(schema, dict) and "default" in schema and same(schema["default"], arguments[parameter])
+    default = default or arguments[parameter] == LOGICAL
     rest = {name: value for name, value in arguments.items() if name != parameter}
     return parameter not in tool.input_schema.get("required", []) and not default and valid(tool, rest)
 

@@ -141,6 +141,24 @@ def test_an_equal_answer_of_a_call_that_writes_to_memory_is_not_called_equivalen
     assert outcomes.kept["s-t2"][0].executed == "covert"
 
 
+def test_calls_that_leave_the_same_files_are_equivalent_whatever_they_say(tmp_path: Path) -> None:
+    class Filing(Memory):
+        async def call(self, full_name: str, arguments: dict[str, Json]) -> ToolResult:
+            self.line = str(arguments.get("line", "")).strip(".")
+            return await super().call(full_name, arguments)
+
+        def state(self) -> str:
+            return f"files with {self.line}"
+
+    with Journal(tmp_path / "executions.jsonl", ExecutedCall) as journal:
+        filing = {**POLICIES, "notes": Policy()}
+        executor = Executor([Filing()], filing, frozenset(), journal, 200)
+        made = sample(PADS)
+        candidates = negative(PADS, 1, "line", "milk.", "bread")
+        outcomes = asyncio.run(executor.verify([made], {made.id: candidates}, {PADS.id: PADS}, count=2))
+    assert [(n.id, n.executed) for n in outcomes.kept["s-t2"]] == [("line=bread", "covert")]
+
+
 def test_other_answers_before_leave_a_call_unjudged(tmp_path: Path) -> None:
     servers = Memory()
     servers.faults["notes__open_pad"] = ToolResult(text="Opened a pad")

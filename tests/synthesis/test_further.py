@@ -78,6 +78,15 @@ def test_a_sibling_is_a_tool_of_the_same_server_that_takes_the_same_arguments() 
     ]
     needed = frozenset({"shop__find_orders", "shop__find_refunds"})
     assert list(siblings(0, plain(customer="Ben Costa"), SHOP, needed)) == []
+    variant = WIDE.model_copy(update={"name": "find_orders_safely"})
+    safe = {**SHOP, variant.full_name: variant, "shop__find_orders": TOOLS["shop__find_orders"]}
+    both = [m.after for m in siblings(0, plain(customer="Ben Costa"), safe, frozenset({"shop__find_orders"}))]
+    assert both == ["shop__find_orders_safely", "shop__find_refunds"], "of those that only look, the answers decide"
+    writer = TOOLS["shop__open_basket"]
+    again = writer.model_copy(update={"name": "open_basket_safely"})
+    opened = Step(turn=0, tool=writer.full_name, arguments={"city": "Oslo"}, result="", primitive_id="p")
+    pair = {tool.full_name: tool for tool in (writer, again)}
+    assert list(siblings(0, opened, pair, frozenset({writer.full_name}))) == []
     assert likeness(TOOLS["shop__find_orders"], WIDE) > likeness(TOOLS["shop__find_orders"], PAY)
 
 

@@ -133,6 +133,7 @@ def test_only_what_may_go_and_matters_is_deleted() -> None:
     assert deletable(tool, {"customer": "Ben Costa", "limit": 5}, "limit")
     assert not deletable(tool, {"customer": "Ben Costa", "limit": 10}, "limit"), "10 is the default"
     assert not deletable(tool, {"customer": "Ben Costa"}, "customer")
+    assert not deletable(tool, {"customer": "Ben Costa", "since": "/data"}, "since"), "where servers work anyway"
 
 
 def test_budget_is_met_exactly_where_there_is_enough(author: OfflineAuthor) -> None:
