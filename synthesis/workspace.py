@@ -46,6 +46,8 @@ class Workspace:
         """Nothing is created before the context is entered."""
         self._template, self._setup, self._isolation = template, setup, isolation
         self._stamps: dict[str, _Stamp] = {}
+        self._contents: dict[str, str] = {}
+        """Digests of the first state's files, as far as they were asked for."""
 
     def __enter__(self) -> "Workspace":
         """Create the folder and bring it to its first state."""
@@ -81,6 +83,7 @@ class Workspace:
             if _stamps(self.data) == self._stamps:
                 return
             shutil.rmtree(self._pristine)
+        self._contents.clear()
         for name in _stamps(self.data):
             os.utime(self.data / name, ns=(EPOCH_NS, EPOCH_NS), follow_symlinks=False)
         shutil.copytree(self.data, self._pristine, symlinks=True)
@@ -148,8 +151,13 @@ class Workspace:
         found = _stamps(self.data)
         touched = sorted(path for path in {**found, **self._stamps} if found.get(path) != self._stamps.get(path))
         contents = {path: content(self.data / path, self.data) for path in touched}
-        changed = {p: now for p, now in contents.items() if now != content(self._pristine / p, self.data)}
+        changed = {path: now for path, now in contents.items() if now != self._first_content(path)}
         return digest(changed) if changed else ""
+
+    def _first_content(self, path: str) -> str:
+        if path not in self._contents:
+            self._contents[path] = content(self._pristine / path, self.data)
+        return self._contents[path]
 
     def _remove(self, path: str) -> None:
         """Remove what stands at `path`, but for a folder that the template has too."""
