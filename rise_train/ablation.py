@@ -2,8 +2,8 @@
 
 An arm is one training stage that starts from the base (`raw`) or from another arm. Each training is a command that a
 user could type (`python -m rise_train.sft ...`, by `accelerate launch` where the file names a configuration for it),
-each evaluation is `rise eval`; they run as processes, a few at a time. A finished one is skipped when the file, the recipe, the data and the base are what they were, so that a
-killed run goes on by the same command.
+each evaluation is `rise eval`; they run as processes, a few at a time. A finished one is skipped when the file, the
+recipe, the data and the base are what they were, so that a killed run goes on by the same command.
 """
 
 import fcntl
