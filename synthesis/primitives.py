@@ -165,7 +165,9 @@ async def _ask(tools: dict[str, Tool], author: Author, per_tool: int, seed: int)
     found: dict[str, list[Candidate]] = {}
 
     async def ask(_: int, item: tuple[str, Tool]) -> None:
-        found[item[0]] = await asyncio.to_thread(author.candidates, item[1], per_tool, seed)
+        name, tool = item
+        siblings = [other for other in tools.values() if other.server == tool.server and other is not tool]
+        found[name] = await asyncio.to_thread(author.candidates, tool, per_tool, seed, siblings)
 
     await spread(tools.items(), range(author.workers), ask)
     return found
@@ -346,9 +348,10 @@ def resolve(value: Json, texts: Sequence[str]) -> Json:
     if is_reference(value):
         index, pattern = value["$result"], value["$pattern"]
         found = re.search(pattern, texts[index]) if index < len(texts) else None
-        if found is None:
+        text = found.group(min(1, found.re.groups)) if found else None
+        if not text:
             raise UnresolvedError(f"{pattern!r} is not in the result of call {index}")
-        return found.group(1) if found.re.groups else found.group(0)
+        return text
     if isinstance(value, dict):
         return {key: resolve(item, texts) for key, item in value.items()}
     return [resolve(item, texts) for item in value] if isinstance(value, list) else value

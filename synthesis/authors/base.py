@@ -3,6 +3,7 @@
 The rest of the synthesis knows only this protocol; an author writes from rules (`offline`) or asks a language model.
 """
 
+from collections.abc import Sequence
 from typing import Any, Literal, Protocol
 
 from pydantic import Field
@@ -53,8 +54,11 @@ class Author(Protocol):
     workers: int
     """How many calls of the methods may run at a time, each in a thread of its own."""
 
-    def candidates(self, tool: Tool, count: int, seed: int) -> list[Candidate]:
-        """Return at most `count` distinct calls of `tool`, of mixed coverage; fewer where the author knows fewer."""
+    def candidates(self, tool: Tool, count: int, seed: int, siblings: Sequence[Tool] = ()) -> list[Candidate]:
+        """Return at most `count` distinct calls of `tool`, of mixed coverage; fewer where the author knows fewer.
+
+        `siblings` are the other tools of its server that may run: setup calls may be theirs.
+        """
         ...
 
     def compose(self, trajectory: Trajectory, tools: dict[str, Tool], variant: int, seed: int) -> Draft:

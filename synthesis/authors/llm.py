@@ -9,8 +9,9 @@ from pathlib import Path
 
 from synthesis.authors.base import AuthorError, Candidate, Draft
 from synthesis.authors.guesses import template_files
-from synthesis.authors.llm_answers import Alternatives, Calls, Opinion, Request
-from synthesis.authors.llm_prompts import LONG_CHARS, described, prompt
+from synthesis.authors.llm_answers import Alternatives, Opinion, Request
+from synthesis.authors.llm_calls import Calls
+from synthesis.authors.llm_prompts import LONG_CHARS, described, offered, prompt
 from synthesis.costs import Costs, load_price
 from synthesis.fencing import clean, cleaned, fence
 from synthesis.journal import Journal
@@ -47,12 +48,23 @@ class LLMAuthor:
         self.costs = client.costs
         self._client, self._seed, self._files = client, seed, sorted(files)
 
-    def candidates(self, tool: Tool, count: int, seed: int) -> list[Candidate]:
-        """Return at most `count` distinct calls of mixed coverage, none with a setup; none where the model fails."""
-        files = fence("files", cleaned(self._files)) if self._files else ""
-        asked = prompt("candidates", "primitives", tool=fence("tool", described(tool)), count=count, files=files)
+    def candidates(self, tool: Tool, count: int, seed: int, siblings: Sequence[Tool] = ()) -> list[Candidate]:
+        """Return at most `count` distinct calls of mixed coverage, with setup calls of `siblings`.
+
+        None come back where the model fails.
+        """
+        others = offered(siblings)
+        asked = prompt(
+            "candidates",
+            "primitives",
+            tool=fence("tool", described(tool)),
+            count=count,
+            files=fence("files", cleaned(self._files)) if self._files else "",
+            siblings=fence("siblings", others) if others else "",
+        )
+        names = {other["name"] for other in others}
         try:
-            return self._client.ask(asked, Calls, seed, lambda calls: calls.fault(tool)).candidates(tool, count)
+            return self._client.ask(asked, Calls, seed, lambda calls: calls.fault(tool, names)).candidates(tool, count)
         except AnswerError:
             return []
 

@@ -1,4 +1,4 @@
-"""What the LLM author's prompts are answered with, and what makes an answer unusable.
+"""What the LLM author's other prompts are answered with, and what makes an answer unusable.
 
 A fault goes back to the model as it stands here, so it says what was expected. The pipeline's own guards come later and
 are the same for every author.
@@ -8,47 +8,13 @@ import json
 from collections.abc import Sequence
 from typing import Literal
 
-from synthesis.authors.base import Candidate, Draft
+from synthesis.authors.base import Draft
 from synthesis.difficulty import distractor_fault
 from synthesis.llm import Answer
-from synthesis.primitives import coverage, schema_reason
-from synthesis.records import CriticalParameter, Difficulty, Distractor, Json, MutationKind, Tool, Trajectory
+from synthesis.records import CriticalParameter, Difficulty, Distractor, Json, MutationKind, Trajectory
 from synthesis.values import normal, supported
 
 Deviating = Literal["hypernym", "hyponym", "co_hyponym", "irrelevance", "antonym", "lexical_similarity"]
-
-
-class Call(Answer):
-    """One candidate call."""
-
-    coverage: Literal["required", "some", "all"]
-    arguments: str
-    """The text of one JSON object."""
-
-
-class Calls(Answer):
-    """The answer to `candidates`."""
-
-    calls: list[Call]
-
-    def candidates(self, tool: Tool, count: int) -> list[Candidate]:
-        """At most `count` distinct calls; the class is that of the arguments, whatever the model called it."""
-        found: dict[str, Candidate] = {}
-        for call in self.calls:
-            arguments = json.loads(call.arguments)
-            candidate = Candidate(tool=tool.full_name, arguments=arguments, coverage=coverage(tool, arguments))
-            found.setdefault(normal(arguments), candidate)
-        return list(found.values())[:count]
-
-    def fault(self, tool: Tool) -> str:
-        """Every text must parse, and some call must fit the schema; a call that does not is rejected later, alone."""
-        reasons: list[str] = []
-        for number, call in enumerate(self.calls):
-            arguments = parsed(call.arguments)
-            if not isinstance(arguments, dict):
-                return f"calls.{number}.arguments: expected the text of one JSON object"
-            reasons.append(schema_reason(tool, arguments))
-        return "" if "" in reasons else f"calls: none fits the tool's schema ({reasons[0] if reasons else 'no call'})"
 
 
 class Claim(Answer):

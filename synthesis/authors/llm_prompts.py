@@ -1,6 +1,7 @@
 """The prompts of the LLM author: files in `prompts/`, and tools cut to the size that a prompt has room for."""
 
 import json
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
@@ -16,6 +17,8 @@ LONG_CHARS = 2000
 """Longest description of a tool, and longest result."""
 SCHEMA_CHARS = 12_000
 """A schema that is longer as JSON loses its descriptions; one that is still longer its optional parameters."""
+OFFERED_CHARS, BRIEF_CHARS = 8000, 200
+"""What a prompt tells of the tools for setup calls, in characters, and of the description of each."""
 
 
 def prompt(name: str, stage: Stage, **values: Json) -> Prompt:
@@ -44,6 +47,22 @@ def described(tool: Tool) -> dict[str, Json]:
         "description": clean(tool.description, LONG_CHARS),
         "parameters": slim(tool.input_schema),
     }
+
+
+def offered(tools: Iterable[Tool]) -> list[dict[str, Json]]:
+    """Tools for setup calls, in brief, as many as there is room for.
+
+    Those that need least come first: they open, create and list.
+    """
+    told: list[dict[str, Json]] = []
+    room = OFFERED_CHARS
+    for tool in sorted(tools, key=lambda tool: (len(tool.input_schema.get("required", [])), tool.full_name)):
+        brief = {**described(tool), "description": clean(tool.description, BRIEF_CHARS)}
+        brief["parameters"] = _without_descriptions(brief["parameters"])
+        if (size := len(json.dumps(brief))) <= room:
+            told.append(brief)
+            room -= size
+    return told
 
 
 def slim(schema: dict[str, Json]) -> dict[str, Json]:

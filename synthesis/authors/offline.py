@@ -10,6 +10,7 @@ from synthesis.authors.base import Candidate, Coverage, Draft
 from synthesis.authors.deviations import deviations
 from synthesis.authors.fallback import make_book
 from synthesis.authors.guesses import resolved
+from synthesis.authors.lexicon import Words
 from synthesis.authors.phrasebook import FOLDER, Phrasebook, SetupCall, ToolEntry, canonical, load_folder
 from synthesis.authors.twists import Twist
 from synthesis.authors.wording import Clause, Mood, clause
@@ -26,11 +27,13 @@ class OfflineAuthor:
     name = "offline"
     workers = 1
 
-    def __init__(self, folder: Path = FOLDER, files: Sequence[str] = ()) -> None:
+    def __init__(self, folder: Path = FOLDER, files: Sequence[str] = (), words: Words | None = None) -> None:
         """Read the phrasebooks in `folder`; raises UserError for a bad one.
 
         `files` are the logical paths of the files in the sandbox, for calls of tools that have no phrasebook.
+        `words` relates the words of deviating texts (default: the project's lexicon).
         """
+        self._words = words
         self._files = tuple(files)
         self._books = load_folder(folder)
         self._made: dict[str, tuple[dict[str, Json], Phrasebook]] = {}
@@ -49,8 +52,11 @@ class OfflineAuthor:
         """Return the phrasebook entry of `tool`."""
         return self.book(tool).tools[tool.name]
 
-    def candidates(self, tool: Tool, count: int, seed: int) -> list[Candidate]:
-        """Return at most `count` distinct calls: every case in turn, with no, one, all or some optional parameters."""
+    def candidates(self, tool: Tool, count: int, seed: int, siblings: Sequence[Tool] = ()) -> list[Candidate]:
+        """Return at most `count` distinct calls: every case in turn, with no, one, all or some optional parameters.
+
+        Setup calls come from the phrasebook, which knows the server; `siblings` are not looked at.
+        """
         rng = seeded(seed, "candidates", tool.full_name)
         book, entry = self.book(tool), self.entry(tool)
         parts = list(entry.parts())
@@ -110,7 +116,8 @@ class OfflineAuthor:
         book = self.book(tool)
         schema = tool.input_schema.get("properties", {}).get(parameter, {})
         rng = seeded(seed, "alternatives", tool.full_name, parameter, canonical(value))
-        return deviations(value, schema, parameter, book.values(tool.name, parameter), tool.input_schema, rng)
+        peers = book.values(tool.name, parameter)
+        return deviations(value, schema, parameter, peers, tool.input_schema, rng, self._words)
 
 
 def _hard(twist: Twist, part: Clause) -> dict[str, Json]:

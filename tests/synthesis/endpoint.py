@@ -1,12 +1,9 @@
 """A scripted OpenAI-compatible server on loopback: faults on demand, otherwise a plausible model.
 
-It speaks the real protocol over a real socket. What it answers is worked out from the data in the prompt, for tools
-that take units, numbers, times and time zones.
+It speaks the real protocol over a real socket. What the model says is worked out in `player`.
 """
 
 import json
-import random
-import re
 import threading
 import time
 from collections.abc import Sequence
@@ -14,10 +11,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from synthesis.values import say, spaced
-
-ZONES = ["Europe/Oslo", "Asia/Tokyo", "America/Lima", "Africa/Cairo", "Europe/Rome", "Asia/Kolkata", "America/Bogota"]
-BLOCK = re.compile(r'<data name="(\w+)">\n(.*?)\n</data>', re.DOTALL)
+from player import play
 
 
 @dataclass(frozen=True)
@@ -119,84 +113,3 @@ def _completion(reply: Reply, request: dict[str, Any]) -> dict[str, Any]:
         "choices": [{"index": 0, "message": message, "finish_reason": reply.finish}],
         **({"usage": {**usage, "prompt_tokens_details": {"cached_tokens": asked // 2}}} if reply.usage else {}),
     }
-
-
-def play(request: dict[str, Any]) -> dict[str, Any]:
-    """Answer as a model would, from the data in the prompt; the same request gets the same answer."""
-    text = request["messages"][1]["content"]
-    data = {name: json.loads(block) for name, block in BLOCK.findall(text)}
-    rng = random.Random(text)
-    name = request["response_format"]["json_schema"]["name"]
-    if name == "candidates":
-        return _candidates(data["tool"], rng)
-    if name == "compose":
-        return _compose(data, text, rng)
-    if name == "objection":
-        return {"agrees": rng.random() < 0.9, "reason": "the request leaves open which tool is meant"}
-    return _alternatives(data["parameter"], rng)
-
-
-def _value(name: str, schema: dict[str, Any], rng: random.Random) -> Any:
-    if "enum" in schema:
-        return rng.choice(schema["enum"])
-    if schema.get("type") in ("number", "integer"):
-        return rng.randint(2, 90)
-    return f"{rng.randint(10, 23)}:{rng.randint(10, 59)}" if name == "time" else rng.choice(ZONES)
-
-
-def _candidates(tool: dict[str, Any], rng: random.Random) -> dict[str, Any]:
-    properties = tool["parameters"]["properties"]
-    calls = [{name: _value(name, schema, rng) for name, schema in properties.items()} for _ in range(8)]
-    return {"calls": [{"coverage": "all", "arguments": json.dumps(call)} for call in calls]}
-
-
-def _compose(data: dict[str, Any], text: str, rng: random.Random) -> dict[str, Any]:
-    twist = "ruled_out" if "rule it out" in text else "correction" if "then corrects it" in text else ""
-    critical, clauses, ruled_out = [], [], []
-    for step in data["steps"]:
-        clause = spaced(step["tool"].split("__")[1]) + " with"
-        for name, argument in step["arguments"].items():
-            if argument["source"] != "user":
-                clause += f" that {spaced(name)},"
-                continue
-            value = argument["value"]
-            if twist and not ruled_out:
-                wrong = value + 1 if isinstance(value, int | float) else "Asia/Seoul"
-                clause += f" {spaced(name)} not {say(wrong)} but"
-                place = {"step": step["step"], "parameter": name}
-                spelt = wrong if isinstance(wrong, str) else json.dumps(wrong)
-                ruled_out.append({**place, "value": spelt, "evidence": f"not {say(wrong)}"})
-            words = f"{spaced(name)} {say(value)}"
-            clause += f" {words},"
-            critical.append({"step": step["step"], "parameter": name, "evidence": words})
-        clauses.append(clause.rstrip(","))
-    greeting = rng.choice(["Please", "Could you", "I need you to", "Now"])
-    return {
-        "request": f"{greeting} {'; then '.join(clauses)}. {_branches(data)}".strip(),
-        "intentions": clauses,
-        "critical": critical,
-        "ruled_out": ruled_out,
-        "response": f"Done: {data['steps'][-1]['result'][:40]}",
-    }
-
-
-def _branches(data: dict[str, Any]) -> str:
-    if "condition" not in data:
-        return ""
-    condition = data["condition"]
-    told = [
-        ", ".join(f"{spaced(name)} {say(value)}" for name, value in condition[branch]["arguments"].items())
-        for branch in ("then", "else")
-    ]
-    return f"If the first result mentions {condition['value']}, go on with {told[0]}, otherwise with {told[1]}."
-
-
-def _alternatives(parameter: dict[str, Any], rng: random.Random) -> dict[str, Any]:
-    value = parameter["value"]
-    if isinstance(value, int | float):
-        others = [("co_hyponym", value + 1), ("irrelevance", value * 10 + 7), ("lexical_similarity", value + 10)]
-        found = [{"kind": kind, "value": json.dumps(other)} for kind, other in others]
-    else:
-        pool = [other for other in parameter["schema"].get("enum", [*ZONES, "09:15", "18:40"]) if other != value]
-        found = [{"kind": "co_hyponym", "value": other} for other in rng.sample(pool, min(3, len(pool)))]
-    return {"alternatives": found}

@@ -3,7 +3,7 @@
 The pipeline's own tests run real MCP servers; here it is the stages' logic that is tested.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from synthesis.authors.base import Candidate, Draft
@@ -100,7 +100,7 @@ class FakeAuthor:
     name = "fake"
     workers = 1
 
-    def candidates(self, tool: Tool, count: int, seed: int) -> list[Candidate]:
+    def candidates(self, tool: Tool, count: int, seed: int, siblings: Sequence[Tool] = ()) -> list[Candidate]:
         found = getattr(self, f"_{tool.name}")()
         return [Candidate(tool=tool.full_name, **fields) for fields in found][:count]
 

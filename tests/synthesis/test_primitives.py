@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -184,7 +185,7 @@ def test_records_hold_what_others_rely_on(tmp_path: Path) -> None:
 
 def test_a_setup_that_names_no_tool_is_rejected_with_the_name(tmp_path: Path) -> None:
     class Lost(FakeAuthor):
-        def candidates(self, tool: Tool, count: int, seed: int) -> list[Candidate]:
+        def candidates(self, tool: Tool, count: int, seed: int, siblings: Sequence[Tool] = ()) -> list[Candidate]:
             setup = [{"tool": "notes__vanish", "arguments": {}}]
             return [Candidate(tool="weather__get_alerts", arguments={"city": "Bern"}, setup=setup, coverage="all")]
 
