@@ -76,6 +76,9 @@ def synth(
     embeddings: Annotated[
         bool, typer.Option("--embeddings", help="Score deviating texts by meaning; wants the extra `embeddings`.")
     ] = False,
+    wordnet: Annotated[
+        bool, typer.Option("--wordnet", help="Take deviating words from an installed WordNet database too.")
+    ] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Start over: discard what RUN holds.")] = False,
     record: Annotated[Path | None, typer.Option(metavar="FILE", help="Write every server's answers to FILE.")] = None,
     replay: Annotated[Path | None, typer.Option(metavar="FILE", help="Answer from FILE; no server runs.")] = None,
@@ -107,6 +110,7 @@ def synth(
         hold_out=hold_out or (),
         kinds=kinds,
         embeddings=embeddings,
+        wordnet=wordnet,
         record=record,
         replay=replay,
     )

@@ -35,6 +35,7 @@ from synthesis.rundir import Config, fingerprint, open_run, save
 
 if TYPE_CHECKING:
     from synthesis.authors.base import Author
+    from synthesis.authors.wordnet import WordNet
     from synthesis.cassettes import CassetteServers
     from synthesis.llm import ModelOptions
     from synthesis.mcp_config import ServersFile
@@ -120,6 +121,7 @@ def synthesize(
     hold_out: Sequence[str] = (),
     kinds: str = "all",
     embeddings: bool = False,
+    wordnet: bool = False,
     record: Path | None = None,
     replay: Path | None = None,
 ) -> Summary:
@@ -129,7 +131,8 @@ def synthesize(
     calls tried for each tool, `hold_out` what only test may know (`synthesis.holdout`). The same arguments again do
     only what is missing; other arguments on the same folder are refused unless `fresh`, which starts over.
     `kinds` are the kinds of negatives: "paper" for the paper's, "all" for three more (`synthesis.further`).
-    `embeddings` scores them by the meaning of texts (`synthesis.complexity`).
+    `embeddings` scores them by the meaning of texts (`synthesis.complexity`), `wordnet` lets the offline author take
+    deviating words from an installed WordNet too.
 
     `record` is a cassette that all answers are written to, `replay` one that they are read from: then no server runs.
 
@@ -150,6 +153,7 @@ def synthesize(
         raise UserError(f"--kinds: expected 'paper' or 'all', not {kinds!r}.")
     if embeddings and not available():
         raise UserError("--embeddings: the encoder is not installed; get it by pip install 'rise-train[embeddings]'.")
+    words = _wordnet(author) if wordnet else None
     file = load_servers(servers_file)
     config = Config(
         seed=seed,
@@ -163,6 +167,7 @@ def synthesize(
         hold_out=tuple(sorted(set(hold_out))),
         kinds=kinds,
         embeddings=embeddings,
+        wordnet=words.version if words else "",
         model=llm.endpoint.model if llm else "",
         base_url=llm.endpoint.base_url if llm else "",
     )
@@ -170,7 +175,7 @@ def synthesize(
     if manifest["complete"] and (run / "dataset").is_dir():
         return Summary(run, manifest["counts"], time.monotonic() - started, already_done=True)
     with ExitStack() as files:
-        writer, costs = _author(llm, run, seed, file, files)
+        writer, costs = _author(llm, run, seed, file, files, words)
         work = _Run(run, config, writer, record or replay, record is not None, files=files, costs=costs)
         counts = asyncio.run(_make(work, file, manifest))
     return Summary(run, counts, time.monotonic() - started)
@@ -191,15 +196,29 @@ def _check_author(name: str, llm: "ModelOptions | None") -> None:
         llm.check()
 
 
+def _wordnet(author: str) -> "WordNet":
+    from synthesis.authors.lexicon import lexicon
+    from synthesis.authors.wordnet import WordNet, find
+
+    if author != "offline":
+        raise UserError("--wordnet: expected with the offline author only.")
+    return WordNet(find(), lexicon())
+
+
 def _author(
-    llm: "ModelOptions | None", run: Path, seed: int, file: "ServersFile", files: ExitStack
+    llm: "ModelOptions | None",
+    run: Path,
+    seed: int,
+    file: "ServersFile",
+    files: ExitStack,
+    words: "WordNet | None",
 ) -> tuple["Author", Costs | None]:
     """The author, and the ledger of one that costs money; `files` closes what they write."""
     if llm is None:
         from synthesis.authors.guesses import template_files
         from synthesis.authors.offline import OfflineAuthor
 
-        return OfflineAuthor(files=template_files(file.template)), None
+        return OfflineAuthor(files=template_files(file.template), words=words), None
     from synthesis.authors.llm import open_author
 
     author = open_author(llm, run, seed, file.template, files)
@@ -225,6 +244,7 @@ async def _make(run: _Run, file: "ServersFile", manifest: dict[str, Json]) -> di
         facts |= {
             "text deviation": "cosine distance, all-MiniLM-L6-v2" if run.config.embeddings else "words and letters"
         }
+        facts |= {"words from": f"WordNet {run.config.wordnet}"} if run.config.wordnet else {}
         facts |= {"held out": ", ".join(run.config.hold_out)} if run.config.hold_out else {}
         facts |= {f"server {name}": number for name, number in pool[0].versions.items()}
         facts |= {f"server {name} was given up": why for name, why in manifest["servers_given_up"].items()}

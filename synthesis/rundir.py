@@ -47,6 +47,8 @@ class Config:
     """What test keeps for itself, each `server:NAME`, `tool:NAME` or `field:NAME`; sorted."""
     kinds: str = "all"
     """Kinds of negatives: `paper` or `all`."""
+    wordnet: str = ""
+    """Version of the WordNet database that deviating words come from besides; empty for none."""
     embeddings: bool = False
     """Texts deviate by the distance of their embeddings, not of their letters and words."""
     format: int = FORMAT

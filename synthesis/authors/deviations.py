@@ -14,7 +14,7 @@ from typing import Any
 
 from synthesis.authors import shapes
 from synthesis.authors.guesses import resolved
-from synthesis.authors.lexicon import lexicon
+from synthesis.authors.lexicon import Words, lexicon
 from synthesis.authors.shapes import Option
 from synthesis.authors.similarity import alike, similarity, typos
 from synthesis.records import Json, MutationKind
@@ -31,16 +31,23 @@ _SHAPED: dict[Kind, Callable[[str, random.Random], list[Option]]] = {
 
 
 def deviations(
-    value: Json, schema: dict[str, Any], parameter: str, peers: Iterable[Json], root: dict[str, Any], rng: random.Random
+    value: Json,
+    schema: dict[str, Any],
+    parameter: str,
+    peers: Iterable[Json],
+    root: dict[str, Any],
+    rng: random.Random,
+    words: Words | None = None,
 ) -> list[Option]:
     """Return the mutation pool of one value: (kind, value) pairs, no value twice, none equal to the given one.
 
-    `schema` is the parameter's own schema and `root` the tool's; `peers` are other values known for the parameter.
+    `schema` is the parameter's own schema and `root` the tool's; `peers` are other values known for the parameter;
+    `words` relates the words of texts, by default the project's lexicon.
     Whether a value passes the schema, and whether the request supports it, is for the caller to check.
     """
     hint = f"{parameter} {schema.get('description', '')}"
     others = [peer for peer in peers if type(peer) is type(value) and normal(peer) != normal(value)]
-    found = _Maker(root, rng).options(value, schema, hint, others)
+    found = _Maker(root, rng, words or lexicon()).options(value, schema, hint, others)
     kinds: dict[MutationKind, list[Json]] = {}
     seen = {normal(value)}
     for kind, option in found:
@@ -80,17 +87,17 @@ def _choices(value: str, choices: list[str], rng: random.Random) -> list[Option]
     return found
 
 
-def texts(value: str, rng: random.Random) -> list[Option]:
+def texts(value: str, rng: random.Random, known: Words) -> list[Option]:
     """Free text, names and single words: one word changed, added or taken away, or the whole replaced."""
     lex = lexicon()
     words = value.split()
     found: list[Option] = []
     relations: list[tuple[MutationKind, Callable[[str], list[str]]]] = [
-        ("antonym", lex.opposites),
-        ("co_hyponym", lex.siblings),
-        ("hypernym", lex.hypernyms),
-        ("hyponym", lex.hyponyms),
-        ("lexical_similarity", lex.confusions),
+        ("antonym", known.opposites),
+        ("co_hyponym", known.siblings),
+        ("hypernym", known.hypernyms),
+        ("hyponym", known.hyponyms),
+        ("lexical_similarity", known.confusions),
     ]
     for kind, related in relations:
         for i in rng.sample(range(len(words)), len(words)):
@@ -129,6 +136,7 @@ class _Maker:
 
     root: dict[str, Any]
     rng: random.Random
+    words: Words
 
     def options(self, value: Json, schema: Any, hint: str, peers: list[Json]) -> list[Option]:
         schema = resolved(schema, self.root) if isinstance(schema, dict) else {}
@@ -143,7 +151,8 @@ class _Maker:
         elif isinstance(value, str):
             if choices := [choice for choice in schema.get("enum", []) if isinstance(choice, str) and choice != value]:
                 return _choices(value, choices, self.rng)
-            own = _SHAPED.get(kind_of(value, hint), texts)(value, self.rng)
+            shaped = _SHAPED.get(kind_of(value, hint))
+            own = shaped(value, self.rng) if shaped else texts(value, self.rng, self.words)
         else:
             return []
         known = _peers(value, peers, self.rng)

@@ -2,9 +2,24 @@
 
 from functools import cache, cached_property
 from pathlib import Path
+from typing import Protocol
 
 import yaml
 from pydantic import BaseModel, ConfigDict
+
+
+class Words(Protocol):
+    """Where deviating words come from: the lexicon below, or one that knows more (`wordnet`)."""
+
+    def hypernyms(self, word: str) -> list[str]: ...
+
+    def hyponyms(self, word: str) -> list[str]: ...
+
+    def siblings(self, word: str) -> list[str]: ...
+
+    def opposites(self, word: str) -> list[str]: ...
+
+    def confusions(self, word: str) -> list[str]: ...
 
 
 class Lexicon(BaseModel):
@@ -43,25 +58,25 @@ class Lexicon(BaseModel):
 
     def hypernyms(self, word: str) -> list[str]:
         """Return the classes that `word` belongs to."""
-        return [_like(word, name) for name in self._memberships.get(word.casefold(), [])]
+        return [like(word, name) for name in self._memberships.get(word.casefold(), [])]
 
     def hyponyms(self, word: str) -> list[str]:
         """Return the members of the class that `word` names."""
-        return [_like(word, member) for member in self.classes.get(word.casefold(), [])]
+        return [like(word, member) for member in self.classes.get(word.casefold(), [])]
 
     def siblings(self, word: str) -> list[str]:
         """Return the co-hyponyms of `word`, over all its classes."""
         folded = word.casefold()
         members = [member for name in self._memberships.get(folded, []) for member in self.classes[name]]
-        return list(dict.fromkeys(_like(word, member) for member in members if member.casefold() != folded))
+        return list(dict.fromkeys(like(word, member) for member in members if member.casefold() != folded))
 
     def opposites(self, word: str) -> list[str]:
         """Return the antonyms of `word`."""
-        return [_like(word, other) for other in self._opposites.get(word.casefold(), [])]
+        return [like(word, other) for other in self._opposites.get(word.casefold(), [])]
 
     def confusions(self, word: str) -> list[str]:
         """Return words that look or sound like `word`."""
-        return [_like(word, other) for other in self._confusions.get(word.casefold(), [])]
+        return [like(word, other) for other in self._confusions.get(word.casefold(), [])]
 
 
 def _partners(pairs: list[tuple[str, str]]) -> dict[str, list[str]]:
@@ -72,7 +87,7 @@ def _partners(pairs: list[tuple[str, str]]) -> dict[str, list[str]]:
     return found
 
 
-def _like(model: str, word: str) -> str:
+def like(model: str, word: str) -> str:
     """Give `word` the letter case of `model`, unless `word` has capitals of its own."""
     if model.isupper() and len(model) > 1:
         return word.upper()
