@@ -28,6 +28,8 @@ KEPT_CHARS = 200
 """Characters of a result that the journal keeps."""
 
 
+TOGETHER = 50
+"""Calls of one state that one set of servers executes; more are shared out."""
 OVERT_SHARE = 0.25
 """Share of a turn's negatives beyond which overt ones wait: a model meets the error itself, so they teach less."""
 
@@ -217,7 +219,8 @@ class Executor:
             if call.id not in self.journal:
                 first = [[step.tool, step.arguments] for step in call.before]
                 states[digest(first, "" if first else self.tools[call.tool].server)].append(call)
-        total = sum(map(len, states.values()))
+        units = [calls[i : i + TOGETHER] for calls in states.values() for i in range(0, len(calls), TOGETHER)]
+        total = sum(map(len, units))
         done = 0
 
         async def work(servers: Sandboxed, calls: list[Wanted]) -> None:
@@ -228,7 +231,7 @@ class Executor:
                 done += 1
                 progress(done, total, call.tool)
 
-        await spread(states.values(), self.pool, work)
+        await spread(units, self.pool, work)
 
 
 class _Room:
