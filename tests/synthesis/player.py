@@ -18,7 +18,7 @@ ZONES = ["Europe/Oslo", "Asia/Tokyo", "America/Lima", "Africa/Cairo", "Europe/Ro
 TIMES = ["09:15", "18:40", "07:05", "21:50"]
 WORDS = ["harbour", "lantern", "orchard", "meadow", "violin", "granite", "saffron", "glacier"]
 QUERIES = ["SELECT name FROM sqlite_master", "SELECT count(*) FROM sqlite_master", "SELECT 6 * 7 AS answer"]
-SMALL = set("start end level index row rows col cols order count line precision timeout".split())
+SMALL = {"start", "end", "level", "index", "row", "rows", "col", "cols", "order", "count", "line", "timeout"}
 BLOCK = re.compile(r'<data name="(\w+)">\n(.*?)\n</data>', re.DOTALL)
 
 
