@@ -5,6 +5,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -167,9 +168,11 @@ async def _ask(tools: dict[str, Tool], author: Author, per_tool: int, seed: int)
     async def ask(_: int, item: tuple[str, Tool]) -> None:
         name, tool = item
         siblings = [other for other in tools.values() if other.server == tool.server and other is not tool]
-        found[name] = await asyncio.to_thread(author.candidates, tool, per_tool, seed, siblings)
+        found[name] = await loop.run_in_executor(threads, author.candidates, tool, per_tool, seed, siblings)
 
-    await spread(tools.items(), range(author.workers), ask)
+    loop = asyncio.get_running_loop()
+    with ThreadPoolExecutor(author.workers) as threads:
+        await spread(tools.items(), range(author.workers), ask)
     return found
 
 

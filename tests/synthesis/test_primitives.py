@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -110,6 +111,11 @@ def test_references_resolve_at_any_depth() -> None:
         resolve(value, ["nothing", "pad_1"])
 
 
+def test_a_group_that_takes_no_part_in_the_match_is_no_value() -> None:
+    with pytest.raises(UnresolvedError, match="not in the result of call 0"):
+        resolve({"$result": 0, "$pattern": r"pad_(\d+)|none"}, ["none"])
+
+
 def gather(path: Path, servers: FakeServers, author: Any = None) -> Journal[Primitive]:
     journal = Journal(path, Primitive)
     asyncio.run(collect([servers], POLICIES, author or FakeAuthor(), journal, per_tool=12, seed=0))  # type: ignore[arg-type]
@@ -142,6 +148,25 @@ def test_setup_runs_first_feeds_arguments_and_is_a_primitive_itself(tmp_path: Pa
         assert unresolved(primitive)["pad_id"] == {"$result": 0, "$pattern": r"pad_\d+"}
     opening = Candidate(tool="notes__open_pad", arguments={"title": "Shopping"}, coverage="required")
     assert candidate_id(opening, TOOLS) in journal
+
+
+def test_an_author_is_asked_by_as_many_threads_as_it_has_workers_and_told_the_servers_other_tools(
+    tmp_path: Path,
+) -> None:
+    together = threading.Barrier(len(TOOLS))
+    told: dict[str, list[str]] = {}
+
+    class Slow(FakeAuthor):
+        workers = len(TOOLS)
+
+        def candidates(self, tool: Tool, count: int, seed: int, siblings: Sequence[Tool] = ()) -> list[Candidate]:
+            together.wait(30)
+            told[tool.full_name] = [other.full_name for other in siblings]
+            return super().candidates(tool, count, seed, siblings)
+
+    assert len(gather(tmp_path / "p.jsonl", FakeServers(), Slow())) > len(TOOLS)
+    assert told["sums__add"] == ["sums__multiply"]
+    assert told["notes__add_line"] == ["notes__count_lines", "notes__open_pad"]
 
 
 def test_results_that_change_are_marked(tmp_path: Path) -> None:
