@@ -6,15 +6,16 @@
 Twenty kills of each take a quarter of an hour and more, so without an argument it does nothing, as in `make bench`.
 
 For each author the command first runs in peace; then it runs again and again, and dies by `kill -9` at moments drawn
-evenly from the time that the first run took. The same command follows each time, in the same folder, until it ends by
-itself; then its `dataset/` is compared with the first one, and the next kill begins a new folder. The LLM author asks
-the scripted endpoint of the tests, which looks at each request: is its answer, or its rejection, in the run's cache
-already? A request under way when its process is killed is asked again, and counted apart.
+evenly from the time that the quickest whole run took. The same command follows each time, in the same folder, until it
+ends by itself; then its `dataset/` is compared with the first one, and the next kill begins a new folder. The LLM
+author asks the scripted endpoint of the tests, which looks at each request: is its answer, or its rejection, in the
+run's cache already? (A request under way when its process is killed has no answer, and is asked again.)
 """
 
 import argparse
 import filecmp
 import json
+import math
 import os
 import random
 import subprocess
@@ -84,13 +85,13 @@ def command(servers: Path, run: Path, more: Sequence[str]) -> list[str]:
 def torment(servers: Path, folder: Path, more: Sequence[str], kills: int, model: Watchful | None = None) -> Tally:
     """Run in peace once, then with kills; see the module."""
     tally, rng = Tally(), random.Random(20)
-    reference, seconds = folder / "peace", 0.0
+    reference, seconds = folder / "peace", math.inf
     run = reference
     while True:
         if model:
             model.run = run
         with (folder / "log").open("wb") as log:
-            started = time.monotonic()
+            whole, started = not run.exists(), time.monotonic()
             process = subprocess.Popen(command(servers, run, more), cwd=ROOT, stdout=log, stderr=log)
             try:
                 left = rng.uniform(0, seconds) if tally.kills < kills and tally.rounds else None
@@ -103,7 +104,8 @@ def torment(servers: Path, folder: Path, more: Sequence[str], kills: int, model:
                 continue
         if status:
             raise SystemExit((folder / "log").read_text())
-        seconds = seconds or time.monotonic() - started
+        if whole:
+            seconds = min(seconds, time.monotonic() - started)
         tally.differing += differing(reference / "dataset", run / "dataset")
         tally.rounds += 1
         if tally.kills == kills:
