@@ -56,8 +56,7 @@ class ExecutedCall(Record):
     outcome: str = ""
     """Digest of the whole result."""
     state: str | None = None
-    """Digest of what it changed in files, empty for nothing; None where that does not say all: it failed, or may have
-    changed a server's memory."""
+    """Digest of what it changed in files, empty for nothing; None where it may have changed a server's memory."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +107,15 @@ class Outcomes:
         return {"executed_by_kind": _table(self.by_kind), "executed_by_server": _table(self.by_server)}
 
 
+def unexecuted(candidates: Mapping[str, Sequence[Negative]], count: int) -> Outcomes:
+    """The first `count` candidates of every turn, as they are: nothing is asked of the tools."""
+    outcomes = Outcomes()
+    for sample_id, found in candidates.items():
+        outcomes.kept[sample_id] = [negative for turn in _by_turn(found) for negative in turn[:count]]
+    outcomes.by_kind.update((n.kind, "not executed") for kept in outcomes.kept.values() for n in kept)
+    return outcomes
+
+
 def _table(counts: Counter[tuple[str, str]]) -> dict[str, dict[str, int]]:
     verdicts = ("covert", "overt", "equivalent", "not executed")
     return {row: {v: counts[row, v] for v in verdicts} for row in sorted({row for row, _ in counts})}
@@ -128,6 +136,7 @@ class Executor:
         self.pool, self.policies, self.stateless = pool, policies, stateless
         self.journal, self.result_chars = journal, result_chars
         self.tools = pool[0].tools
+        self.rooms = [_Room(servers, self) for servers in pool]
 
     async def verify(
         self,
@@ -225,7 +234,8 @@ class Executor:
 
         async def work(servers: Sandboxed, calls: list[Wanted]) -> None:
             nonlocal done
-            room = _Room(servers, self)
+            room = next(room for room in self.rooms if room.servers is servers)
+            room.begin()
             for call in sorted(calls, key=lambda call: self.writes(self.tools[call.tool])):
                 self.journal.append(await room.execute(call))
                 done += 1
@@ -235,7 +245,7 @@ class Executor:
 
 
 class _Room:
-    """One set of running servers, in which calls are executed one by one, all after the same earlier calls.
+    """One set of running servers, in which calls are executed one by one, many after the same earlier calls.
 
     A server with state in memory takes about a second to start. So where the earlier calls can be made again in the
     running process, and answer as before but for the number of what they open (`presentation_2` for `presentation_1`),
@@ -245,19 +255,35 @@ class _Room:
     def __init__(self, servers: Sandboxed, executor: Executor) -> None:
         self.servers, self.executor = servers, executor
         self.tools, self.policies = executor.tools, executor.policies
-        self.started = self.ready = False
+        self.ready = False
         self.trouble = ""
+        self.replays = TOGETHER
+        """How often the processes were used again; at the start, there are none to use."""
         self.names: dict[str, str] = {}
         """What is now called otherwise than in the trajectory."""
 
+    def begin(self) -> None:
+        """Other earlier calls are next."""
+        self.ready, self.trouble = False, ""
+
     async def execute(self, call: Wanted) -> ExecutedCall:
+        """The call with what came of it, in the state after the calls before it."""
         if not self.ready and not self.trouble:
-            again = self.started and bool(call.before) and not await self._replay(call, forget=False) and self.names
-            self.trouble = "" if again else await self._replay(call, forget=True)
-            self.started = True
+            self.trouble = "" if await self._goes_on(call) else await self._replay(call, forget=True)
         if self.trouble:
             return call.record("unknown", self.trouble)
         return await self._call(call)
+
+    async def _goes_on(self, call: Wanted) -> bool:
+        """Whether the running processes serve for the call, as what they open gets names of its own."""
+        servers = {self.tools[step.tool].server for step in call.before}
+        if not any(self.policies[server].keeps_memory for server in servers):
+            return False
+        if self.replays >= TOGETHER:
+            self.replays = 0
+            return False
+        self.replays += 1
+        return not await self._replay(call, forget=False) and bool(self.names)
 
     async def _replay(self, call: Wanted, forget: bool) -> str:
         """The first state, then the calls before; returns what went otherwise than in the trajectory, or nothing.
@@ -282,14 +308,19 @@ class _Room:
         if answer.down:  # nothing is known about the call, and the process that knew the earlier ones is gone
             self.ready = False
             return call.record("unknown", reason)
-        writes = self.executor.writes(tool)
-        state = "" if not writes else None if reason or policy.keeps_memory else self.servers.state()
-        self.ready = not writes or (policy.keeps_memory and bool(reason)) or state == ""
+        files = "" if tool.server in self.executor.stateless else self.servers.state()
+        remembers = policy.keeps_memory and self.executor.writes(tool)
+        # A call that was refused is taken to have left nothing in memory.
+        self.ready = not files and (not remembers or bool(reason))
         text = answer.text
         for old, new in self.names.items():
             text = text.replace(new, old)
         return call.record(
-            "overt" if reason else "ok", reason, result=clean(text, KEPT_CHARS), outcome=digest(text), state=state
+            "overt" if reason else "ok",
+            reason,
+            result=clean(text, KEPT_CHARS),
+            outcome=digest(text),
+            state=None if remembers else files,
         )
 
 

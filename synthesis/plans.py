@@ -6,6 +6,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from synthesis.authors.base import Candidate
 from synthesis.conditions import content_words, words_of
@@ -42,6 +43,9 @@ _READ_VERBS = """analyze calculate check compare convert count describe detect d
 inspect is list log look lookup query read search show status validate verify view"""
 READ_VERBS = frozenset(_READ_VERBS.split())
 """First words of tool names that only look; used where the server gives no `readOnlyHint`."""
+_CHANGING_VERBS = "add apply create delete fix insert move remove rename replace save set update write"
+CHANGING_VERBS = frozenset(_CHANGING_VERBS.split())
+"""Words that make a tool a writing one wherever they stand after an "and": `search_and_replace`."""
 OPENING_VERBS = frozenset({"connect", "load", "login", "new", "open", "select", "start", "switch", "use"})
 
 
@@ -92,7 +96,9 @@ def reads_only(tool: Tool) -> bool:
 
     A hint is not believed of a tool that opens something: later calls then refer to what is open.
     """
-    verb = re.split(r"[_\-\s]", tool.name.lower())[0]
+    verb, *others = re.split(r"[_\-\s]", tool.name.lower())
+    if any(word == "and" and after in CHANGING_VERBS for word, after in pairwise(others)):
+        return False
     return verb in READ_VERBS or (tool.read_only and verb not in OPENING_VERBS)
 
 

@@ -6,11 +6,12 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
-from fakes import POLICIES, FakeServers
+from fakes import POLICIES, TOOLS, FakeServers
 
 from synthesis.executions import OVERT_SHARE, ExecutedCall, Executor, Outcomes, learn_names, renamed
 from synthesis.journal import Journal
 from synthesis.mcp_config import load_servers
+from synthesis.plans import reads_only
 from synthesis.primitives import Policy
 from synthesis.records import Edge, Json, Mutation, Negative, Sample, Step, ToolResult, Trajectory
 from synthesis.servers import Servers
@@ -179,6 +180,13 @@ def test_a_process_is_kept_where_the_calls_before_open_something_new(tmp_path: P
     assert [n.executed for n in outcomes.kept["s-t2"]] == ["covert"] * 3
     assert servers.forgotten.count({"notes"}) == 1
     assert {pad: len(lines) for pad, lines in servers.pads.items()} == {f"pad_{i}": 2 for i in range(1, 5)}
+
+
+def test_a_tool_that_changes_what_it_finds_does_not_only_look() -> None:
+    found = TOOLS["weather__get_alerts"].model_copy(update={"read_only": False})
+    assert reads_only(found)
+    assert reads_only(found.model_copy(update={"name": "get_headers_and_footers"}))
+    assert not reads_only(found.model_copy(update={"name": "search_and_replace"}))
 
 
 def test_names_are_learnt_only_where_nothing_else_differs() -> None:
