@@ -10,7 +10,7 @@ help: ## show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
 
 demo: setup servers ## real MCP servers to trained models and an ablation table
-	$(BIN)/rise synth recipes/tiny/mcp.json -o $(RUN) --kinds paper
+	$(BIN)/rise synth recipes/tiny/mcp.json -o $(RUN) --kinds paper --no-execute
 	$(BIN)/rise ablate recipes/tiny/ablation.yaml --dataset $(RUN)/dataset --output $(RUN)
 
 test: setup servers ## all tests

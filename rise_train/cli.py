@@ -73,6 +73,10 @@ def synth(
     kinds: Annotated[
         str, typer.Option(help="Kinds of deviating calls: `paper` for the paper's, `all` for three more.")
     ] = "all",
+    execute: Annotated[
+        bool,
+        typer.Option("--execute/--no-execute", help="Whether the real tools are asked what they say to negatives."),
+    ] = True,
     embeddings: Annotated[
         bool, typer.Option("--embeddings", help="Score deviating texts by meaning; wants the extra `embeddings`.")
     ] = False,
@@ -109,6 +113,7 @@ def synth(
         result_chars=result_chars,
         hold_out=hold_out or (),
         kinds=kinds,
+        execute=execute,
         embeddings=embeddings,
         wordnet=wordnet,
         record=record,

@@ -25,7 +25,7 @@ from synthesis.circuit import Circuit
 from synthesis.costs import Costs
 from synthesis.embedding import available
 from synthesis.errors import UserError
-from synthesis.executions import ExecutedCall, Executor, Outcomes
+from synthesis.executions import ExecutedCall, Executor, Outcomes, unexecuted
 from synthesis.holdout import held_out_tools
 from synthesis.journal import Journal
 from synthesis.primitives import Policy, Progress
@@ -122,6 +122,7 @@ def synthesize(
     kinds: str = "all",
     embeddings: bool = False,
     wordnet: bool = False,
+    execute: bool = True,
     record: Path | None = None,
     replay: Path | None = None,
 ) -> Summary:
@@ -130,7 +131,8 @@ def synthesize(
     `positives` is the number of samples, `negatives` the most that one decision turn gets, `per_tool` the candidate
     calls tried for each tool, `hold_out` what only test may know (`synthesis.holdout`). The same arguments again do
     only what is missing; other arguments on the same folder are refused unless `fresh`, which starts over.
-    `kinds` are the kinds of negatives: "paper" for the paper's, "all" for three more (`synthesis.further`).
+    `kinds` are the kinds of negatives: "paper" for the paper's, "all" for three more (`synthesis.further`). Without
+    `execute` no tool is asked what it says to them, which saves most of the time of a run.
     `embeddings` scores them by the meaning of texts (`synthesis.complexity`), `wordnet` lets the offline author take
     deviating words from an installed WordNet too.
 
@@ -166,6 +168,7 @@ def synthesize(
         servers=fingerprint(file),
         hold_out=tuple(sorted(set(hold_out))),
         kinds=kinds,
+        execute=execute,
         embeddings=embeddings,
         wordnet=words.version if words else "",
         model=llm.endpoint.model if llm else "",
@@ -403,12 +406,19 @@ async def _execute(
     pool: "Sequence[Servers | CassetteServers]",
     source: dataset.Source,
 ) -> Outcomes:
-    """Execute the candidates, and write those that are negatives."""
+    """Execute the candidates if that is wanted, and write those that are negatives."""
+    if not run.config.execute:
+        return _written(run, source, unexecuted(source.negatives, run.config.negatives))
     executor = Executor(pool, policies, stateless, run.journal("executions", ExecutedCall), run.config.result_chars)
     with run.stage("executions") as progress:
         outcomes = await executor.verify(
             source.samples, source.negatives, source.trajectories, count=run.config.negatives, progress=progress
         )
+    return _written(run, source, outcomes)
+
+
+def _written(run: _Run, source: dataset.Source, outcomes: Outcomes) -> Outcomes:
+    """Write the negatives that are kept, in the order of the samples."""
     written = run.journal("negatives", Negative)
     for negative in (negative for sample in source.samples for negative in outcomes.kept[sample.id]):
         if negative.id not in written:

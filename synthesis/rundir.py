@@ -46,6 +46,7 @@ class Config:
     hold_out: tuple[str, ...] = ()
     """What test keeps for itself, each `server:NAME`, `tool:NAME` or `field:NAME`; sorted."""
     kinds: str = "all"
+    execute: bool = True
     """Kinds of negatives: `paper` or `all`."""
     wordnet: str = ""
     """Version of the WordNet database that deviating words come from besides; empty for none."""

@@ -169,6 +169,15 @@ def test_servers_that_die_or_hang_cost_only_their_own_tools(tmp_path: Path, monk
     assert "hang" in reasons["zz__hang"]
 
 
+def test_without_executions_the_tools_are_not_asked(made: Summary, tmp_path: Path) -> None:
+    plain = synthesize(servers_file(tmp_path), tmp_path / "run", **WANTED, execute=False)
+    assert not (plain.run / "executions.jsonl").exists()
+    negatives = lines(plain.run / "negatives.jsonl")
+    assert negatives
+    assert all(negative["executed"] is None for negative in negatives)
+    assert plain.counts["positives"] == made.counts["positives"]
+
+
 def test_a_server_that_does_not_start_is_named(tmp_path: Path) -> None:
     path = servers_file(tmp_path)
     whole = path.read_text()
