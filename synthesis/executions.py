@@ -7,6 +7,7 @@ A call is executed after the calls of the earlier turns that may have changed so
 such state; each other call gets its own. Requests share trajectories, so equal calls in equal states run once.
 """
 
+import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -30,8 +31,9 @@ KEPT_CHARS = 200
 
 TOGETHER = 50
 """Calls of one state that one set of servers executes; more are shared out."""
-OVERT_SHARE = 0.25
-"""Share of a turn's negatives beyond which overt ones wait: a model meets the error itself, so they teach less."""
+OVERT_SHARE, OVERT_MOST = 0.25, 0.6
+"""Shares of a turn's budget: beyond the first overt negatives wait until all else is used up, beyond the second they are
+left out. A model meets the error itself, so they teach less."""
 
 
 class Sandboxed(Runner, Protocol):
@@ -378,8 +380,10 @@ class _Queue:
             self.kept.append(negative)
 
     def chosen(self, count: int) -> list[Negative]:
-        """What is kept; where that is too little, with overt ones that were held back."""
-        return self.kept + self.held_back[: count - len(self.kept)]
+        """What is kept; where that is too little, with some of the overt ones that were held back."""
+        overt = sum(negative.executed == "overt" for negative in self.kept)
+        room = min(count - len(self.kept), math.ceil(OVERT_MOST * count) - overt)
+        return self.kept + self.held_back[: max(0, room)]
 
 
 def _by_turn(candidates: Sequence[Negative]) -> list[list[Negative]]:
