@@ -32,8 +32,8 @@ KEPT_CHARS = 200
 TOGETHER = 50
 """Calls of one state that one set of servers executes; more are shared out."""
 OVERT_SHARE, OVERT_MOST = 0.25, 0.6
-"""Shares of a turn's budget: beyond the first overt negatives wait until all else is used up, beyond the second they are
-left out. A model meets the error itself, so they teach less."""
+"""Shares of a turn's budget: beyond the first overt negatives wait until all else is used up, beyond the second they
+are left out. A model meets the error itself, so they teach less."""
 
 
 class Sandboxed(Runner, Protocol):
