@@ -4,6 +4,7 @@ It speaks the real protocol over a real socket. What the model says is worked ou
 """
 
 import json
+import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -32,6 +33,14 @@ class Reply:
     usage: bool = True
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        if not isinstance(sys.exception(), OSError):  # a client that was killed is no error here
+            super().handle_error(request, client_address)
+
+
 class Model:
     """The server; a context manager. `script` is answered first, in order; after that the model plays along."""
 
@@ -41,8 +50,7 @@ class Model:
         self.times: list[float] = []
         self.headers: list[dict[str, str]] = []
         self._lock = threading.Lock()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", 0), self._handler())
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}/v1"
 
     def __enter__(self) -> "Model":
