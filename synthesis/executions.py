@@ -7,7 +7,6 @@ A call is executed after the calls of the earlier turns that may have changed so
 such state; each other call gets its own. Requests share trajectories, so equal calls in equal states run once.
 """
 
-import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -31,7 +30,7 @@ KEPT_CHARS = 200
 
 TOGETHER = 50
 """Calls of one state that one set of servers executes; more are shared out."""
-OVERT_SHARE, OVERT_MOST = 0.25, 0.6
+OVERT_SHARE, OVERT_MOST = 0.25, 0.5
 """Shares of a turn's budget: beyond the first overt negatives wait until all else is used up, beyond the second they
 are left out. A model meets the error itself, so they teach less."""
 
@@ -382,7 +381,7 @@ class _Queue:
     def chosen(self, count: int) -> list[Negative]:
         """What is kept; where that is too little, with some of the overt ones that were held back."""
         overt = sum(negative.executed == "overt" for negative in self.kept)
-        room = min(count - len(self.kept), math.ceil(OVERT_MOST * count) - overt)
+        room = min(count - len(self.kept), max(1, int(OVERT_MOST * count)) - overt)
         return self.kept + self.held_back[: max(0, room)]
 
 

@@ -121,8 +121,7 @@ def test_spares_come_in_for_what_is_dropped_or_held_back(tmp_path: Path) -> None
     (tmp_path / "executions.jsonl").unlink()
     only_bad = negative(FORECAST, 0, "city", "Nowhere", "Atlantis", "Utopia", "Erewhon", "Oz")
     outcomes, _ = verify(Memory(), tmp_path, FORECAST, only_bad, 5)
-    assert [n.executed for n in outcomes.kept["s-t1"]] == ["overt"] * 3, "better some overt ones than none"
-    assert 5 * OVERT_MOST == 3
+    assert [n.executed for n in outcomes.kept["s-t1"]] == ["overt"] * int(5 * OVERT_MOST), "better some than none"
 
 
 def test_a_call_runs_after_the_calls_before_it_and_nothing_twice(tmp_path: Path) -> None:
