@@ -16,6 +16,7 @@ import random
 import resource
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -68,7 +69,7 @@ def trainer_of(way: str, model_name: str, rows: list[dict[str, Any]]) -> Any:
         bos_token_id=1, eos_token_id=2, pad_token_id=0,
     )  # fmt: skip
     arguments = DPOConfig(
-        output_dir="/tmp/rise-bench", report_to="none", bf16=False, gradient_checkpointing=False, max_length=None,
+        output_dir=tempfile.gettempdir(), report_to="none", bf16=False, gradient_checkpointing=False, max_length=None,
         save_strategy="no", use_cpu=True, dataloader_pin_memory=False,
     )  # fmt: skip
     adapter = LoraConfig(r=16, lora_alpha=32, target_modules="all-linear")
