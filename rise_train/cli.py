@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 HELP = """Train a model to call tools as the user meant it.
 
-The usual way: **synth** (real MCP calls to a dataset), **check** (what a recipe would train on), **ablate** (train and
-compare every arm), **publish** (a folder for the Hub).
+The usual way: synth (real MCP calls to a dataset), check (what a recipe would train on), ablate (train and
+compare every arm), publish (a folder for the Hub).
 
 One stage alone trains by `accelerate launch -m rise_train.sft --config recipes/tiny/sft/config_full.yaml`; the same
 with `dpo`.
@@ -29,7 +29,7 @@ app = typer.Typer(
     help=HELP,
     no_args_is_help=True,
     add_completion=False,
-    rich_markup_mode="markdown",
+    rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )

@@ -5,7 +5,9 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(help="Look at a dataset, export it, and clean it of benchmark text.", no_args_is_help=True)
+app = typer.Typer(
+    rich_markup_mode=None, help="Look at a dataset, export it, and clean it of benchmark text.", no_args_is_help=True
+)
 
 Dataset = Annotated[Path, typer.Argument(metavar="RUN_OR_DATASET", help="A run of `rise synth`, or its dataset/.")]
 

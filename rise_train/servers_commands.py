@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from synthesis.mcp_config import ServerConfig, ServersFile
     from synthesis.records import Tool
 
-app = typer.Typer(no_args_is_help=True, help="What MCP servers offer, and whether they work.")
+app = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="What MCP servers offer, and whether they work.")
 
 ServersJson = Annotated[
     Path, typer.Argument(metavar="SERVERS.json", help="mcpServers JSON, as Claude Desktop, Cursor and VS Code use it.")
