@@ -83,6 +83,10 @@ def synth(
     wordnet: Annotated[
         bool, typer.Option("--wordnet", help="Take deviating words from an installed WordNet database too.")
     ] = False,
+    neighbours: Annotated[
+        bool,
+        typer.Option("--neighbours", help="Take words near in meaning too; wants the extra `embeddings`."),
+    ] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Start over: discard what RUN holds.")] = False,
     record: Annotated[Path | None, typer.Option(metavar="FILE", help="Write every server's answers to FILE.")] = None,
     replay: Annotated[Path | None, typer.Option(metavar="FILE", help="Answer from FILE; no server runs.")] = None,
@@ -116,6 +120,7 @@ def synth(
         execute=execute,
         embeddings=embeddings,
         wordnet=wordnet,
+        neighbours=neighbours,
         record=record,
         replay=replay,
     )

@@ -55,6 +55,14 @@ def encode(texts: Sequence[str]) -> Floats:
     return np.array([_known[text] for text in texts], np.float32).reshape(-1, WIDTH)
 
 
+def word_table() -> dict[str, Floats]:
+    """The encoder's input vector, (384,), of every word and word piece that its tokenizer knows, in its order."""
+    model = _model()
+    vectors = model.weights["embeddings.word_embeddings.weight"]
+    vocabulary: dict[str, int] = model.tokenizer.get_vocab()
+    return {word: vectors[row] for word, row in sorted(vocabulary.items(), key=lambda entry: entry[1])}
+
+
 @cache
 def _model() -> "_Bert":
     return _Bert(_folder())

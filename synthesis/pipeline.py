@@ -35,7 +35,7 @@ from synthesis.rundir import Config, fingerprint, open_run, save
 
 if TYPE_CHECKING:
     from synthesis.authors.base import Author
-    from synthesis.authors.wordnet import WordNet
+    from synthesis.authors.lexicon import Words
     from synthesis.cassettes import CassetteServers
     from synthesis.llm import ModelOptions
     from synthesis.mcp_config import ServersFile
@@ -122,6 +122,7 @@ def synthesize(
     kinds: str = "all",
     embeddings: bool = False,
     wordnet: bool = False,
+    neighbours: bool = False,
     execute: bool = True,
     record: Path | None = None,
     replay: Path | None = None,
@@ -134,7 +135,7 @@ def synthesize(
     `kinds` are the kinds of negatives: "paper" for the paper's, "all" for three more (`synthesis.further`). Without
     `execute` no tool is asked what it says to them, which saves most of the time of a run.
     `embeddings` scores them by the meaning of texts (`synthesis.complexity`), `wordnet` lets the offline author take
-    deviating words from an installed WordNet too.
+    deviating words from an installed WordNet too, and `neighbours` from what is near a word by embedding.
 
     `record` is a cassette that all answers are written to, `replay` one that they are read from: then no server runs.
 
@@ -153,9 +154,10 @@ def synthesize(
     _check_author(author, llm)
     if kinds not in ("paper", "all"):
         raise UserError(f"--kinds: expected 'paper' or 'all', not {kinds!r}.")
-    if embeddings and not available():
-        raise UserError("--embeddings: the encoder is not installed; get it by pip install 'rise-train[embeddings]'.")
-    words = _wordnet(author) if wordnet else None
+    for option in ["--embeddings"] * embeddings + ["--neighbours"] * neighbours:
+        if not available():
+            raise UserError(f"{option}: the encoder is not installed; get it by pip install 'rise-train[embeddings]'.")
+    database, words = _words(author, wordnet, neighbours)
     file = load_servers(servers_file)
     config = Config(
         seed=seed,
@@ -170,7 +172,8 @@ def synthesize(
         kinds=kinds,
         execute=execute,
         embeddings=embeddings,
-        wordnet=words.version if words else "",
+        wordnet=database,
+        neighbours=neighbours,
         model=llm.endpoint.model if llm else "",
         base_url=llm.endpoint.base_url if llm else "",
     )
@@ -199,13 +202,18 @@ def _check_author(name: str, llm: "ModelOptions | None") -> None:
         llm.check()
 
 
-def _wordnet(author: str) -> "WordNet":
-    from synthesis.authors.lexicon import lexicon
+def _words(author: str, wordnet: bool, neighbours: bool) -> tuple[str, "Words | None"]:
+    """The version of the WordNet database, or nothing, and where deviating words come from if not the lexicon alone."""
+    from synthesis.authors.lexicon import Words, lexicon
+    from synthesis.authors.neighbours import Neighbours
     from synthesis.authors.wordnet import WordNet, find
 
-    if author != "offline":
-        raise UserError("--wordnet: expected with the offline author only.")
-    return WordNet(find(), lexicon())
+    for option in ["--wordnet"] * wordnet + ["--neighbours"] * neighbours:
+        if author != "offline":
+            raise UserError(f"{option}: expected with the offline author only.")
+    database = WordNet(find(), lexicon()) if wordnet else None
+    words: Words | None = Neighbours(database or lexicon()) if neighbours else database
+    return database.version if database else "", words
 
 
 def _author(
@@ -214,7 +222,7 @@ def _author(
     seed: int,
     file: "ServersFile",
     files: ExitStack,
-    words: "WordNet | None",
+    words: "Words | None",
 ) -> tuple["Author", Costs | None]:
     """The author, and the ledger of one that costs money; `files` closes what they write."""
     if llm is None:
@@ -247,7 +255,9 @@ async def _make(run: _Run, file: "ServersFile", manifest: dict[str, Json]) -> di
         facts |= {
             "text deviation": "cosine distance, all-MiniLM-L6-v2" if run.config.embeddings else "words and letters"
         }
-        facts |= {"words from": f"WordNet {run.config.wordnet}"} if run.config.wordnet else {}
+        sources = [f"WordNet {run.config.wordnet}"] * bool(run.config.wordnet)
+        sources += ["nearest neighbours by all-MiniLM-L6-v2"] * run.config.neighbours
+        facts |= {"words from": ", ".join(sources)} if sources else {}
         facts |= {"held out": ", ".join(run.config.hold_out)} if run.config.hold_out else {}
         facts |= {f"server {name}": number for name, number in pool[0].versions.items()}
         facts |= {f"server {name} was given up": why for name, why in manifest["servers_given_up"].items()}

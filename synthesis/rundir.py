@@ -46,10 +46,13 @@ class Config:
     hold_out: tuple[str, ...] = ()
     """What test keeps for itself, each `server:NAME`, `tool:NAME` or `field:NAME`; sorted."""
     kinds: str = "all"
-    execute: bool = True
     """Kinds of negatives: `paper` or `all`."""
+    execute: bool = True
+    """Whether the tools are asked what they say to negatives."""
     wordnet: str = ""
     """Version of the WordNet database that deviating words come from besides; empty for none."""
+    neighbours: bool = False
+    """Deviating words come from the nearest neighbours by embedding besides."""
     embeddings: bool = False
     """Texts deviate by the distance of their embeddings, not of their letters and words."""
     format: int = FORMAT

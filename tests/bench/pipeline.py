@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-NEGATIVES = 8
+NEGATIVES = 5
 STAGES = ("servers", "primitives", "trajectories", "samples", "negatives", "executions", "dataset")
 TEXTS = 2000
 
