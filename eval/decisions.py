@@ -16,11 +16,15 @@ from pathlib import Path
 from typing import Any
 
 from eval.calls import Call, Reply, Toolbox, calls_of
+from eval.causes import missed, tally
 from eval.metrics import rates, score_task
 from eval.policies import Policy, Progress, Prompt, load_policy
 from synthesis.errors import UserError
 from synthesis.records import Json
-from synthesis.seeds import seeded
+from synthesis.seeds import digest, seeded
+
+HALVES = ("validation", "final")
+"""Two halves of a split, for experiments that choose something: on the first, and the table is of the second."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,17 @@ class Task:
     request: str
     tools: Toolbox
     decisions: list[Decision]
+
+
+def half_of(row: Mapping[str, Json]) -> str:
+    """The half of its split that a row belongs to, drawn by its calls."""
+    calls = [message["tool_calls"] for message in row["messages"] if message.get("tool_calls")]
+    return HALVES[int(digest("half", calls), 16) % 2]
+
+
+def level(meta: Mapping[str, Json]) -> str:
+    """How difficult a row's request is: "hard" where it has a label (`synthesis.difficulty`), else "easy"."""
+    return "hard" if meta.get("difficulty") else "easy"
 
 
 def task_of(row: Mapping[str, Json]) -> Task:
@@ -69,12 +84,19 @@ def task_of(row: Mapping[str, Json]) -> Task:
     return Task(meta["id"], meta, request, Toolbox(tools), decisions)
 
 
-def load_tasks(dataset: Path, split: str = "test", limit: int | None = None, seed: int = 0) -> list[Task]:
+def load_tasks(
+    dataset: Path, split: str = "test", limit: int | None = None, seed: int = 0, half: str | None = None
+) -> list[Task]:
     """The tasks of one split of DATASET/sft; with `limit`, a seeded sample, the same for every model.
 
+    `half` is one of `HALVES`: an experiment chooses on the tasks of "validation" and reports those of "final". Tasks
+    that make the same calls are in the same half.
+
     Raises:
-        UserError: no such dataset or split, or an empty one.
+        UserError: no such dataset, split or half, or an empty one.
     """
+    if half not in (None, *HALVES):
+        raise UserError(f"half: expected {' or '.join(HALVES)}, found {half}")
     folder = dataset / "sft"
     if not (folder / "dataset_dict.json").is_file():
         raise UserError(
@@ -85,10 +107,10 @@ def load_tasks(dataset: Path, split: str = "test", limit: int | None = None, see
     splits = load_from_disk(str(folder))
     if split not in splits:
         raise UserError(f"{folder}: no split {split!r}; there are {', '.join(sorted(splits))}")
-    chosen: Sequence[int] = range(len(splits[split]))
-    if limit is not None and limit < len(chosen):
-        chosen = sorted(seeded(seed, "limit", split).sample(chosen, limit))
-    tasks = [task_of(splits[split][index]) for index in chosen]
+    rows = [row for row in splits[split] if half in (None, half_of(row))]
+    if limit is not None and limit < len(rows):
+        rows = [rows[i] for i in sorted(seeded(seed, "limit", split).sample(range(len(rows)), limit))]
+    tasks = [task_of(row) for row in rows]
     if not tasks:
         raise UserError(f"{folder}: nothing to evaluate in split {split!r}")
     return tasks
@@ -104,6 +126,7 @@ def evaluate(
     batch_size: int = 32,
     max_new_tokens: int = 256,
     seed: int = 0,
+    half: str | None = None,
     policy: Policy | None = None,
 ) -> dict[str, Any]:
     """Evaluate a model on the decision turns of a dataset's split, and write the result file.
@@ -113,17 +136,19 @@ def evaluate(
         dataset: the folder `dataset` of a run.
         json_out: where to write the result, as one JSON object; written whole or not at all.
         limit: evaluate only that many tasks, a seeded sample.
+        half: evaluate only the tasks of one half (`load_tasks`).
         policy: an already loaded policy, in place of `model`.
 
     Returns:
-        {"model", "dataset", "split", "n_tasks", "metrics", "problems", "by_pattern", "tasks", "seconds", ...}; an entry
-        of "tasks" holds the request, and for each turn the gold and predicted calls, the reply and its problem, and in
-        "counts" what `eval.metrics.rates` and `eval.stats.compare` need.
+        {"model", "dataset", "split", "n_tasks", "metrics", "problems", "by_pattern", "by_difficulty", "causes",
+        "tasks", "seconds", ...}; an entry of "tasks" holds the request, and for each turn the gold and predicted calls,
+        the reply, its problem and the missed parameters, and in "counts" what `eval.metrics.rates` and
+        `eval.stats.compare` need.
 
     Raises:
         UserError: a model or dataset that can't be loaded.
     """
-    tasks = load_tasks(Path(dataset), split, limit, seed)
+    tasks = load_tasks(Path(dataset), split, limit, seed, half)
     policy = policy or load_policy(model, batch_size, max_new_tokens)
     start = time.monotonic()
     replies = answer(policy, tasks)
@@ -133,6 +158,7 @@ def evaluate(
         "model": str(model),
         "dataset": str(dataset),
         "split": split,
+        "half": half,
         "n_tasks": len(tasks),
         "n_turns": len(turns),
         "max_new_tokens": max_new_tokens,
@@ -141,7 +167,9 @@ def evaluate(
             "without_readable_call": sum(bool(turn["problem"]) for turn in turns),
             "cut_off_at_token_limit": sum(turn["truncated"] for turn in turns),
         },
-        "by_pattern": {name: rates(group, seed) for name, group in _grouped(entries).items()},
+        "by_pattern": {name: rates(group, seed) for name, group in grouped(entries, "pattern").items()},
+        "by_difficulty": {name: rates(group, seed) for name, group in grouped(entries, "difficulty").items()},
+        "causes": tally(entries),
         "tasks": entries,
         "seconds": round(time.monotonic() - start, 2),
     }
@@ -171,6 +199,7 @@ def _entry(task: Task, replies: Sequence[Reply]) -> dict[str, Any]:
     return {
         "id": task.id,
         "pattern": task.meta.get("pattern", ""),
+        "difficulty": level(task.meta),
         "servers": task.meta.get("servers", []),
         "request": task.request,
         "turns": [_turn(d, reply, task.tools) for d, reply in zip(task.decisions, replies, strict=True)],
@@ -183,6 +212,7 @@ def _turn(decision: Decision, reply: Reply, tools: Toolbox) -> dict[str, Any]:
         "verdict": verdict(decision, reply, tools),
         "gold": [call.as_dict() for call in decision.gold],
         "critical": [{key: entry[key] for key in ("call", "parameter", "value")} for entry in decision.critical],
+        "missed": missed(decision.prompt.messages, decision.gold, decision.critical, reply, tools),
         "predicted": [call.as_dict() for call in reply.calls],
         "reply": reply.text,
         "problem": reply.problem,
@@ -204,9 +234,10 @@ def verdict(decision: Decision, reply: Reply, tools: Toolbox) -> str:
     return "equivalent" if counts.task and counts.intent else "deviates"
 
 
-def _grouped(entries: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-    names = sorted({entry["pattern"] for entry in entries})
-    return {name: [entry for entry in entries if entry["pattern"] == name] for name in names}
+def grouped(entries: Sequence[dict[str, Any]], field: str) -> dict[str, list[dict[str, Any]]]:
+    """The entries of a result file by what they say in `field`, "pattern" or "difficulty"."""
+    names = sorted({entry[field] for entry in entries})
+    return {name: [entry for entry in entries if entry[field] == name] for name in names}
 
 
 @contextmanager

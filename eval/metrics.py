@@ -18,6 +18,7 @@ import numpy as np
 
 from eval.calls import Call, Reply, Toolbox, alike, exact
 from eval.stats import Array, ratio_interval, wilson
+from synthesis.errors import UserError
 from synthesis.records import Json
 
 MISSING = object()
@@ -102,9 +103,7 @@ def _score_turn(
     predicted = reply.calls
     aligned = align(gold, predicted, critical, tools)
     asked, answered = Counter(call.name for call in gold), Counter(call.name for call in predicted)
-    verdicts = [
-        _icp_equal(entry, predicted[aligned[entry["call"]]], tools) for entry in critical if entry["call"] in aligned
-    ]
+    verdicts = [met(entry, predicted[aligned[entry["call"]]], tools) for entry in critical if entry["call"] in aligned]
     counts.calls_predicted += len(predicted) or 1
     counts.calls_valid += sum(map(tools.valid, predicted))
     counts.tools_gold += len(gold)
@@ -139,12 +138,13 @@ def align(
 
 
 def _agreement(index: int, gold: Call, predicted: Call, critical: Sequence[Mapping[str, Json]], tools: Toolbox) -> int:
-    right = sum(_icp_equal(entry, predicted, tools) for entry in critical if entry["call"] == index)
+    right = sum(met(entry, predicted, tools) for entry in critical if entry["call"] == index)
     same = sum(key in predicted.arguments and alike(v, predicted.arguments[key]) for key, v in gold.arguments.items())
     return 1_000_000 * tools.equivalent(gold, predicted) + 1_000 * right + same
 
 
-def _icp_equal(entry: Mapping[str, Json], predicted: Call, tools: Toolbox) -> bool:
+def met(entry: Mapping[str, Json], predicted: Call, tools: Toolbox) -> bool:
+    """Whether a call has the value of a critical parameter, given or by the schema's default."""
     given = tools.filled(predicted).get(entry["parameter"], MISSING)
     return given is not MISSING and alike(entry["value"], given)
 
@@ -160,12 +160,21 @@ def _matches(gold: Sequence[Call], predicted: Sequence[Call]) -> bool:
 
 
 class Table(NamedTuple):
-    """Counts of an arm summed over seeds: `counts` [tasks, len(FIELDS)], its rows in the order of `ids`."""
+    """Counts of an arm, `runs` [seeds, tasks, len(FIELDS)]; the tasks are in the order of `ids`."""
 
     ids: list[str]
-    counts: Array
-    repeats: int
-    """How many times each task occurs, that is, the number of seeds pooled."""
+    runs: Array
+
+    @property
+    def counts(self) -> Array:
+        """Sums over the seeds, [tasks, len(FIELDS)]."""
+        summed: Array = self.runs.sum(axis=0)
+        return summed
+
+    @property
+    def repeats(self) -> int:
+        """How many times each task occurs, that is, the number of seeds pooled."""
+        return len(self.runs)
 
     def columns(self, metric: Metric) -> list[int]:
         """Columns of the metric's hits and total."""
@@ -173,14 +182,21 @@ class Table(NamedTuple):
 
 
 def table(tasks: Sequence[Mapping[str, Any]]) -> Table:
-    """Gather the `counts` of tasks of a result file, or of several results with different seeds, by task id."""
-    sums: dict[str, Array] = {}
+    """Gather the `counts` of tasks of a result file, or of several results with different seeds, by task id.
+
+    Raises:
+        UserError: the results are of different tasks.
+    """
+    found: dict[str, list[list[float]]] = {}
     for task in tasks:
-        row = np.array([task["counts"][name] for name in FIELDS], dtype=np.float64)
-        sums[task["id"]] = sums[task["id"]] + row if task["id"] in sums else row
-    ids = sorted(sums)
-    counts = np.array([sums[i] for i in ids]) if ids else np.zeros((0, len(FIELDS)))
-    return Table(ids, counts, len(tasks) // max(1, len(ids)))
+        found.setdefault(task["id"], []).append([task["counts"][name] for name in FIELDS])
+    if len({len(rows) for rows in found.values()}) > 1:
+        raise UserError(
+            "the seeds of an arm were evaluated on different tasks; evaluate all on the same split and limit"
+        )
+    ids = sorted(found)
+    runs = np.array([found[i] for i in ids], dtype=np.float64) if ids else np.zeros((0, 1, len(FIELDS)))
+    return Table(ids, runs.swapaxes(0, 1))
 
 
 def rates(tasks: Sequence[Mapping[str, Any]], seed: int = 0) -> dict[str, dict[str, float]]:
@@ -188,14 +204,14 @@ def rates(tasks: Sequence[Mapping[str, Any]], seed: int = 0) -> dict[str, dict[s
 
     Returns:
         name -> {"value", "low", "high", "n"}: n is the number of tasks, calls or parameters that the rate divides by.
-        Task-level rates have Wilson's interval; all others, and rates pooled over seeds, the cluster bootstrap over
-        tasks. Where there is nothing to divide by, the value is 0 and the interval is (0, 1).
+        Task-level rates have Wilson's interval; all others the cluster bootstrap over tasks, and rates pooled over
+        seeds one over tasks and seeds. Where there is nothing to divide by, the value is 0 and the interval is (0, 1).
     """
     gathered = table(tasks)
     found = {}
     for metric in METRICS:
-        counts = gathered.counts[:, gathered.columns(metric)]
-        hits, total = (round(x) for x in counts.sum(axis=0))
+        counts = gathered.runs[:, :, gathered.columns(metric)]
+        hits, total = (round(x) for x in counts.sum(axis=(0, 1)))
         once = metric.per_task and gathered.repeats == 1
         low, high = wilson(hits, total) if once else ratio_interval(counts, seed)
         found[metric.name] = {"value": hits / total if total else 0.0, "low": low, "high": high, "n": total}

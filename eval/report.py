@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from eval.causes import CAUSES
 from eval.charts import ARM_COLOURS, Series, curve_chart, rate_chart
 from eval.metrics import METRICS
 from eval.samples import RIGHT, choose
@@ -18,9 +19,11 @@ MEANINGS = {
     "sft_more": "the control: supervised training goes on with the compute that the DPO stage had",
 }
 BASELINES = {"sft": ("raw",), "dpo": ("raw",), "sft_dpo": ("sft", "sft_more"), "sft_more": ("sft",)}
-"""What an arm is measured against, first the arm it started from; arms not named here, against the first arm."""
+"""What the demo's arms are measured against, first the arm that it started from."""
 VERDICTS = {"better": "▲", "worse": "▼", "no difference": "="}
 SAMPLES = 10
+SPLIT_METRICS = ("acc_icp_all", "acc_intent", "trajectory_match")
+"""Shown for easy and for hard requests apart."""
 
 Ablation = Mapping[str, Any]
 Log = Sequence[Mapping[str, Any]]
@@ -43,11 +46,21 @@ def find_test(ablation: Ablation, metric: str, arm: str, other: str) -> dict[str
     return None
 
 
+def baselines(ablation: Ablation, arm: str) -> tuple[str, ...]:
+    """What an arm is measured against, first the arm that it started from; empty for the first arm.
+
+    Of arms that the demo does not have: what they were tested against.
+    """
+    if arm == next(iter(ablation["arms"])):
+        return ()
+    tested = dict.fromkeys(test["b"] for test in ablation.get("tests", []) if test["a"] == arm)
+    return BASELINES.get(arm) or tuple(tested)
+
+
 def comparisons(ablation: Ablation) -> list[tuple[str, str]]:
     """The pairs of arms that the report sets side by side: each arm and its baselines, as far as they were tested."""
     tested = {frozenset((test["a"], test["b"])) for test in ablation.get("tests", [])}
-    first, *others = ablation["arms"]
-    pairs = [(arm, base) for arm in others for base in BASELINES.get(arm, (first,))]
+    pairs = [(arm, base) for arm in ablation["arms"] for base in baselines(ablation, arm)]
     return [pair for pair in pairs if frozenset(pair) in tested]
 
 
@@ -96,12 +109,14 @@ def write_report(
         colours=colours,
         meanings=MEANINGS,
         metrics=METRICS,
+        causes=CAUSES,
+        split_metrics=[metric for metric in METRICS if metric.name in SPLIT_METRICS],
         marks=VERDICTS,
         right=RIGHT,
         comparisons=comparisons(ablation),
         tally=lambda arm, other: tally(ablation, arm, other),
-        baseline=lambda arm: BASELINES.get(arm, (arms[0],))[0] if arm != arms[0] else None,
-        test=lambda metric, arm, other: find_test(ablation, metric, arm, other),
+        baseline=lambda arm: next(iter(baselines(ablation, arm)), None),
+        test=find_test,
         bars=_bars(ablation),
         curves=_curves(histories, colours),
         samples=choose({arm: results[arm] for arm in arms if arm in results}, SAMPLES),
@@ -182,20 +197,14 @@ def _p_value(p: float) -> str:
 def print_table(ablation: Ablation, console: Any = None) -> None:
     """Print the metrics in per cent with their intervals, and what the tests say; 80 columns hold five arms."""
     from rich.console import Console
-    from rich.table import Table
 
     console = console or Console()
-    table = Table(
-        title="Ablation (per cent, 95 % interval below)", title_justify="left", show_lines=True, padding=(0, 0)
-    )
-    table.add_column("", no_wrap=True)
-    for arm in ablation["arms"]:
-        table.add_column(label(arm), justify="right", no_wrap=True)
-    first = next(iter(ablation["arms"]))
-    for metric in METRICS:
-        cells = [_cell(ablation, metric.name, arm, first) for arm in ablation["arms"]]
-        table.add_row(metric.name, *cells)
-    console.print(table)
+    rows = [(metric.name, ablation, metric.name) for metric in METRICS]
+    console.print(_rates("Ablation (per cent, 95 % interval below)", rows))
+    parts = ablation.get("by_difficulty", {})
+    if len(parts) > 1:
+        rows = [(f"{name}, {level}", part, name) for name in SPLIT_METRICS for level, part in parts.items()]
+        console.print(_rates("Easy and hard requests", rows))
     console.print(
         "[green]▲ better[/], [red]▼ worse[/], = no difference: against the arm it started from, Holm-corrected."
     )
@@ -203,11 +212,24 @@ def print_table(ablation: Ablation, console: Any = None) -> None:
         console.print(sentence)
 
 
-def _cell(ablation: Ablation, metric: str, arm: str, first: str) -> str:
+def _rates(title: str, rows: Sequence[tuple[str, Ablation, str]]) -> Any:
+    """A table with an arm a column; a row is what stands before it, what its rates are from, and which metric it is."""
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", show_lines=True, padding=(0, 0))
+    table.add_column("", no_wrap=True)
+    for arm in rows[0][1]["arms"]:
+        table.add_column(label(arm), justify="right", no_wrap=True)
+    for name, part, metric in rows:
+        table.add_row(name, *(_cell(part, metric, arm) for arm in part["arms"]))
+    return table
+
+
+def _cell(ablation: Ablation, metric: str, arm: str) -> str:
     rate = ablation["arms"][arm]["metrics"].get(metric)
     if rate is None:
         return "-"
-    test = find_test(ablation, metric, arm, BASELINES.get(arm, (first,))[0]) if arm != first else None
+    test = next((find_test(ablation, metric, arm, base) for base in baselines(ablation, arm)), None)
     mark = VERDICTS[test["verdict"]] if test else " "
     colour = {"▲": "green", "▼": "red"}.get(mark, "default")
     return f"{_percent(rate['value'])} [{colour}]{mark}[/]\n[dim]{_percent(rate['low'])}-{_percent(rate['high'])}[/]"

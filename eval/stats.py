@@ -1,7 +1,9 @@
 """Intervals for every rate, and a paired test for every comparison of arms.
 
 Arms answer the same tasks, so differences are tested in pairs; calls and critical parameters of one task stand or
-fall together, so whole tasks are resampled (a cluster bootstrap), never single calls.
+fall together, so whole tasks are resampled (a cluster bootstrap), never single calls. Where an arm was trained with
+several seeds, they are resampled too: an interval then says what another seed and other tasks could have given. A few
+seeds show only a part of their own spread (two thirds of the variance, for three), so such intervals are still narrow.
 """
 
 import math
@@ -35,25 +37,36 @@ def wilson(successes: int, n: int, confidence: float = CONFIDENCE) -> tuple[floa
     return (0.0 if successes == 0 else centre - half), (1.0 if successes == n else centre + half)
 
 
-def resample(counts: Array, resamples: int, seed: int) -> Array:
-    """Cluster bootstrap: sums of the columns of `counts` [tasks, columns] over tasks drawn with replacement.
+def resample(runs: Array, resamples: int, seed: int) -> Array:
+    """Cluster bootstrap: sums of the columns of `runs` over tasks and, where there are several, seeds, both drawn with
+    replacement.
+
+    Args:
+        runs: [seeds, tasks, columns], or [tasks, columns] of one seed.
 
     Returns:
         [resamples, columns]. All columns share the draws, so columns of two arms stay paired.
     """
-    tasks = len(counts)
+    runs = runs if runs.ndim == 3 else runs[None]
+    seeds, tasks, columns = runs.shape
     rng = np.random.default_rng(seeded(seed, "bootstrap", tasks).getrandbits(64))
     chunks = [min(500, resamples - start) for start in range(0, resamples, 500)]
-    return np.concatenate([rng.multinomial(tasks, np.full(tasks, 1 / tasks), size) @ counts for size in chunks])
+    wide = runs.swapaxes(0, 1).reshape(tasks, seeds * columns)
+    sums = np.concatenate([rng.multinomial(tasks, np.full(tasks, 1 / tasks), size) @ wide for size in chunks])
+    if seeds == 1:
+        return sums
+    drawn = rng.multinomial(seeds, np.full(seeds, 1 / seeds), resamples)
+    weighed: Array = np.einsum("rs,rsc->rc", drawn, sums.reshape(resamples, seeds, columns))
+    return weighed
 
 
 def ratio_interval(counts: Array, seed: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
-    """Interval of a rate, the sum of column 0 over the sum of column 1 of `counts` [tasks, 2].
+    """Interval of a rate, the sum of column 0 over the sum of column 1 of `counts` [tasks, 2] or [seeds, tasks, 2].
 
     Percentile interval of the cluster bootstrap; Wilson's where resampling shows no spread (a rate of 0 or 1, or one
     task), since an interval of no width would claim a certainty that no sample can give.
     """
-    hits, total = counts.sum(axis=0)
+    hits, total = counts.reshape(-1, 2).sum(axis=0)
     if total == 0:
         return 0.0, 1.0
     rates = _ratios(resample(counts, RESAMPLES, seed))
@@ -110,10 +123,11 @@ def compare(
         or "no difference"), n. Task-level metrics of one seed get McNemar's exact test; rates of calls and parameters,
         and whatever is pooled over seeds, a randomisation test that swaps the arms' answers by whole tasks, with a
         paired cluster bootstrap for the interval. (A bootstrap's own p is too small where few tasks differ: 8 to 0
-        gives 0.0004 in place of 0.008.)
+        gives 0.0004 in place of 0.008.) With several seeds that p speaks of these very trainings, so a verdict asks for
+        an interval without 0 as well.
 
     Raises:
-        UserError: the arms were evaluated on different tasks.
+        UserError: the arms were evaluated on different tasks, or with different numbers of seeds.
     """
     from eval.metrics import METRICS, table
 
@@ -122,9 +136,10 @@ def compare(
     chosen = [(b, a) for a, b in combinations(results, 2)] if pairs is None else list(pairs)
     tests = []
     for a, b in chosen:
-        left, right = (tables[arm].counts / tables[arm].repeats for arm in (a, b))
-        once = tables[a].repeats == tables[b].repeats == 1
-        drawn = np.split(resample(np.hstack([left, right]), RESAMPLES, seed), 2, axis=1)
+        both = _aligned(tables[a].runs, tables[b].runs)
+        once = both.shape[0] == 1
+        left, right = np.split(both.mean(axis=0), 2, axis=1)
+        drawn = np.split(resample(both, RESAMPLES, seed), 2, axis=1)
         swapped = _swapped(left, right, seed)
         for metric in METRICS:
             columns = tables[a].columns(metric)
@@ -135,11 +150,21 @@ def compare(
                 sums = [_Pair(x[:, columns], y[:, columns]) for x, y in (drawn, swapped)]
                 outcome = _randomisation_test(observed, *sums)
             n = round(min(tables[arm].counts[:, columns[1]].sum() for arm in (a, b)))
-            tests.append({"metric": metric.name, "a": a, "b": b, **outcome, "n": n})
+            excludes = once or outcome["low"] > 0 or outcome["high"] < 0
+            tests.append({"metric": metric.name, "a": a, "b": b, **outcome, "n": n, "certain": excludes})
     for test, corrected in zip(tests, holm([t["p"] for t in tests]), strict=True):
         sign = "better" if test["difference"] > 0 else "worse"
-        test |= {"p_holm": corrected, "verdict": sign if corrected < alpha else "no difference"}
+        certain = test.pop("certain") and corrected < alpha
+        test |= {"p_holm": corrected, "verdict": sign if certain else "no difference"}
     return tests
+
+
+def _aligned(a: Array, b: Array) -> Array:
+    """Runs of two arms side by side, [seeds, tasks, 2 * columns], seed by seed; a single run stands beside all."""
+    seeds = max(len(a), len(b))
+    if {len(a), len(b)} - {1, seeds}:
+        raise UserError(f"two arms have {len(a)} and {len(b)} seeds; expected as many, or one for an untrained arm")
+    return np.concatenate([np.broadcast_to(runs, (seeds, *runs.shape[1:])) for runs in (a, b)], axis=2)
 
 
 class _Pair(NamedTuple):

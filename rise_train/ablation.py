@@ -16,7 +16,7 @@ from typing import Any
 
 from rich.console import Console
 
-from rise_train.ablation_config import RAW, load_config
+from rise_train.ablation_config import RAW, AblationConfig, load_config
 from rise_train.ablation_plan import Layout, Plan, read_history
 from rise_train.jobs import Runner
 from synthesis.errors import UserError
@@ -49,7 +49,7 @@ def ablate(
     layout = Layout(config.output_dir)
     with _locked(layout.work):
         if fresh:
-            for part in ("models", "eval", "logs", "jobs"):
+            for part in ("models", "mined", "eval", "logs", "jobs"):
                 shutil.rmtree(layout.work / part, ignore_errors=True)
         runner = Runner(layout.work / "jobs", layout.work / "logs", config.jobs, console)
         plan = Plan(config, layout, runner)
@@ -73,31 +73,56 @@ def _locked(folder: Path) -> Iterator[None]:
         yield
 
 
+Results = dict[str, list[dict[str, Any]]]
+"""For each arm what `rise eval` wrote, one entry a seed."""
+
+
 def gather(plan: Plan) -> dict[str, Any]:
     """The content of ablation.json, from the result files of all arms.
 
     With several seeds the metrics are over all of them, and `per_seed` keeps each one's. The tests compare every arm
-    with the one that it started from and with the one that it matches in compute.
+    with the one that it started from, with those that it names and with the one that it matches in compute.
+    `causes` counts why parameters were missed; `by_difficulty` has metrics and tests for easy and hard requests apart.
     """
-    from eval.metrics import rates
-    from eval.stats import compare
+    from eval.causes import tally
     from rise_train import manifest
 
     config, seeds = plan.config, plan.config.seeds
     results = {arm: plan.results(arm) for arm in (RAW, *config.arms)}
-    arms = {}
-    for arm, runs in results.items():
-        pooled = runs[:1] if arm == RAW else runs
-        arms[arm] = {"metrics": rates([task for run in pooled for task in run["tasks"]]), **plan.facts(arm)}
+    results[RAW] = results[RAW][:1]
+    whole = _scored(results, config)
+    for arm, entry in whole["arms"].items():
+        entry |= {"causes": tally([task for run in results[arm] for task in run["tasks"]]), **plan.facts(arm)}
         if arm != RAW and len(seeds) > 1:
-            arms[arm]["per_seed"] = {str(s): run["metrics"] for s, run in zip(seeds, runs, strict=True)}
+            entry["per_seed"] = {str(s): run["metrics"] for s, run in zip(seeds, results[arm], strict=True)}
     return {
-        "arms": arms,
-        "tests": compare(results, config.comparisons()),
+        **whole,
+        "by_difficulty": {level: _scored(part, config) for level, part in _by_difficulty(results).items()},
         "seeds": seeds,
         "data": plan.data(),
         "versions": manifest.versions(),
     }
+
+
+def _by_difficulty(results: Results) -> dict[str, Results]:
+    """The results cut down to the easy and to the hard tasks."""
+    from eval.decisions import grouped
+
+    parts: dict[str, Results] = {}
+    for arm, runs in results.items():
+        for run in runs:
+            for level, tasks in grouped(run["tasks"], "difficulty").items():
+                parts.setdefault(level, {}).setdefault(arm, []).append({"tasks": tasks})
+    return dict(sorted(parts.items()))
+
+
+def _scored(results: Results, config: AblationConfig) -> dict[str, Any]:
+    """Metrics of every arm, and the tests of arms against each other."""
+    from eval.metrics import rates
+    from eval.stats import compare
+
+    arms = {arm: {"metrics": rates([t for run in runs for t in run["tasks"]])} for arm, runs in results.items()}
+    return {"arms": arms, "tests": compare(results, config.comparisons())}
 
 
 def report(run: Path, output: Path | None = None) -> Path:

@@ -17,6 +17,14 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", populate_by_name=True)
 
 
+class Mining(_Strict):
+    """The negatives of a dpo arm, mined by the model that it starts from; as in `rise mine`."""
+
+    keep: int = Field(default=4, ge=1)
+    own_replies: int = Field(default=0, ge=0)
+    limit: int | None = Field(default=None, ge=1)
+
+
 class Arm(_Strict):
     """One training stage."""
 
@@ -29,12 +37,18 @@ class Arm(_Strict):
     """Train for as many floating-point operations as this dpo arm's stage did, instead of the recipe's epochs."""
     overrides: dict[str, Any] = {}
     """Fields of the recipe that differ in this arm."""
+    against: list[str] = []
+    """Further arms that it is tested against, beside the one that it starts from."""
+    mine: Mining | None = None
+    """Train on mined negatives, instead of the dataset's as they are."""
 
 
 class EvalOptions(_Strict):
     """How the arms are scored; as in `rise eval`."""
 
     split: str = "test"
+    half: Literal["validation", "final"] | None = None
+    """Score one half of the split: settings are chosen on "validation", and the table of them is of "final"."""
     limit: int | None = Field(default=None, ge=1)
     batch_size: int = Field(default=32, ge=1)
     max_new_tokens: int = Field(default=256, ge=1)
@@ -54,9 +68,11 @@ class AblationConfig(_Strict):
     eval: EvalOptions = EvalOptions()
 
     def comparisons(self) -> list[tuple[str, str]]:
-        """Pairs (a, b) to test: each arm against what it started from, and a matched arm against its match."""
+        """Pairs (a, b) to test: an arm against its start and those that it names, a matched one against its match."""
         pairs = [(name, arm.start) for name, arm in self.arms.items()]
-        return pairs + [(arm.match, name) for name, arm in self.arms.items() if arm.match]
+        pairs += [(name, other) for name, arm in self.arms.items() for other in arm.against]
+        pairs += [(arm.match, name) for name, arm in self.arms.items() if arm.match]
+        return list(dict.fromkeys(pairs))
 
     @model_validator(mode="after")
     def _check_arms(self) -> "AblationConfig":
@@ -72,6 +88,10 @@ class AblationConfig(_Strict):
                 raise ValueError(f"arms.{name}.match: expected a dpo arm that stands above it, got {arm.match}")
             if arm.match is not None and (arm.stage, self.arms[arm.match].stage) != ("sft", "dpo"):
                 raise ValueError(f"arms.{name}.match: an sft arm can match a dpo arm, nothing else")
+            if unknown := [other for other in arm.against if other == name or other not in (RAW, *self.arms)]:
+                raise ValueError(f"arms.{name}.against: expected other arms, got {unknown[0]}")
+            if arm.mine is not None and arm.stage != "dpo":
+                raise ValueError(f"arms.{name}.mine: only a dpo arm has negatives to mine")
             if arm.match is not None and arm.start == RAW:
                 raise ValueError(f"arms.{name}.from: with `match`, expected an sft arm to go on from")
         return self

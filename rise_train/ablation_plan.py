@@ -31,6 +31,10 @@ class Layout:
         """Folder of a trained arm."""
         return self.work / "models" / f"seed{seed}" / arm
 
+    def mined(self, arm: str, seed: int) -> Path:
+        """Dataset of an arm that trains on mined negatives."""
+        return self.work / "mined" / f"seed{seed}" / arm
+
     def result(self, arm: str, seed: int) -> Path:
         """Result file of an arm; `raw` has one for all seeds."""
         folder = self.work / "eval"
@@ -58,12 +62,35 @@ class Plan:
         """Trainings first, so that evaluations fill the gaps that waiting for a parent leaves."""
         pairs = [(arm, seed) for seed in self.config.seeds for arm in self.config.arms]
         trainings = [self.training(arm, seed) for arm, seed in pairs]
+        trainings += [self.mining(arm, seed) for arm, seed in pairs if self.config.arms[arm].mine]
         return trainings + [self.evaluation(RAW, 0)] + [self.evaluation(arm, seed) for arm, seed in pairs]
+
+    def mining(self, arm: str, seed: int) -> Job:
+        """The job that mines the negatives of `arm`, by the model that it starts from."""
+        spec = self.config.arms[arm]
+        assert spec.mine is not None
+        output = self.layout.mined(arm, seed)
+        command = [sys.executable, "-m", "rise_train.cli", "mine", self._model(spec.start, seed)]
+        command += [str(self.config.dataset), "--keep", str(spec.mine.keep), "--seed", str(seed)]
+        command += ["--own-replies", str(spec.mine.own_replies)]
+        command += ["--limit", str(spec.mine.limit)] if spec.mine.limit else []
+        command += ["--batch-size", str(self.config.eval.batch_size)]
+        command += ["--max-new-tokens", str(self.config.eval.max_new_tokens), "--output", str(output)]
+        return Job(
+            name=mine_name(arm, seed),
+            label=self._label("mine", arm, seed),
+            key=self.mined_key(arm, seed),
+            output=output / "mined.json",
+            command=lambda: command,
+            needs=() if spec.start == RAW else (train_name(spec.start, seed),),
+            env=self._env(),
+        )
 
     def training(self, arm: str, seed: int) -> Job:
         """The job that trains `arm`."""
         spec = self.config.arms[arm]
         needs = [train_name(other, seed) for other in (spec.start, spec.match) if other not in (RAW, None)]
+        needs += [mine_name(arm, seed)] if spec.mine else []
         return Job(
             name=train_name(arm, seed),
             label=self._label("train", arm, seed),
@@ -81,13 +108,12 @@ class Plan:
         command += ["--dataset", str(self.config.dataset), "--split", options.split]
         command += ["--batch-size", str(options.batch_size), "--max-new-tokens", str(options.max_new_tokens)]
         command += ["--limit", str(options.limit)] if options.limit else []
+        command += ["--half", options.half] if options.half else []
         command += ["--json", str(self.layout.result(arm, seed))]
         return Job(
             name=f"eval/{arm}" if arm == RAW else f"eval/seed{seed}/{arm}",
             label=self._label("eval", arm, seed),
-            key=digest(
-                "eval", self.model_key(arm, seed), self.data_key, options.split, options.limit, options.max_new_tokens
-            ),
+            key=digest("eval by difficulty", self.model_key(arm, seed), self.data_key, *self._evaluated()),
             output=self.layout.result(arm, seed),
             command=lambda: command,
             needs=() if arm == RAW else (train_name(arm, seed),),
@@ -151,6 +177,7 @@ class Plan:
             "base_hash": self.base_key,
             "rows": rows,
             "split": options.split,
+            "half": options.half,
             "limit": options.limit,
         }
 
@@ -170,7 +197,21 @@ class Plan:
         spec = self.config.arms[arm]
         recipe = yaml.safe_load(spec.config.read_text())
         before = [self.model_key(spec.start, seed), self.model_key(spec.match, seed)]
+        before += [self.mined_key(arm, seed)] if spec.mine else []
         return digest("train", spec.stage, recipe, spec.overrides, seed, self.data_key, *before)
+
+    def mined_key(self, arm: str, seed: int) -> str:
+        """Hash of all that decides which negatives `arm` is given."""
+        spec = self.config.arms[arm]
+        assert spec.mine is not None
+        limit = self.config.eval.max_new_tokens
+        return digest("mine", spec.mine.model_dump(), limit, seed, self.data_key, self.model_key(spec.start, seed))
+
+    def _evaluated(self) -> list[Any]:
+        """What decides which tasks are scored and how."""
+        options = self.config.eval
+        half = [options.half] if options.half else []
+        return [options.split, options.limit, options.max_new_tokens, *half]
 
     def _label(self, task: str, arm: str, seed: int) -> str:
         return f"{task} {arm}" + (f", seed {seed}" if len(self.config.seeds) > 1 and arm != RAW else "")
@@ -189,7 +230,8 @@ class Plan:
             command += ["--num_cpu_threads_per_process", str(self.threads)]
         command += ["-m", f"rise_train.{spec.stage}"]
         command += ["--config", str(spec.config), "--model_name_or_path", self._model(spec.start, seed)]
-        command += ["--dataset_name", str(self.config.dataset), "--seed", str(seed)]
+        dataset = self.layout.mined(arm, seed) if spec.mine else self.config.dataset
+        command += ["--dataset_name", str(dataset), "--seed", str(seed)]
         overrides = dict(spec.overrides)
         if spec.match:
             overrides["num_train_epochs"] = round(self._matching_epochs(spec, seed), 3)
@@ -213,6 +255,11 @@ def _relative(word: str, known: dict[str, str]) -> str:
     if not path.is_absolute():
         return word
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else path.name
+
+
+def mine_name(arm: str, seed: int) -> str:
+    """Name of the job that mines an arm's negatives."""
+    return f"mine/seed{seed}/{arm}"
 
 
 def train_name(arm: str, seed: int) -> str:

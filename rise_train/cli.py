@@ -134,13 +134,16 @@ def evaluate(
     split: Annotated[str, typer.Option(help="Which split to score.")] = "test",
     json_out: Annotated[Path | None, typer.Option("--json", help="Also write every reply and score here.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only so many tasks, a seeded sample.")] = None,
+    half: Annotated[str | None, typer.Option(help="`validation`, to choose something on, or `final`.")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Prompts decoded together.")] = 32,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="A longer reply is cut, and counted as cut.")] = 256,
 ) -> None:
     """Score a model: one greedy reply to every decision turn, with an interval on every rate."""
     from eval.decisions import evaluate as score
 
-    result = score(model, dataset, split, json_out, limit, batch_size=batch_size, max_new_tokens=max_new_tokens)
+    result = score(
+        model, dataset, split, json_out, limit, half=half, batch_size=batch_size, max_new_tokens=max_new_tokens
+    )
     _show_metrics(result)
     if json_out is not None:
         typer.echo(f"written to {json_out}")
@@ -156,6 +159,33 @@ def check(
     from rise_train.check import check_config
 
     check_config(config)
+
+
+@app.command()
+def mine(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Model folder, adapter folder, or an id of the Hub.")],
+    dataset: Annotated[Path, typer.Argument(metavar="DATASET", help="A run of `rise synth`, or its dataset/.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="A new folder.")],
+    keep: Annotated[int, typer.Option(min=1, help="Negatives of a group at most, the likeliest.")] = 4,
+    own_replies: Annotated[
+        int, typer.Option(min=0, help="Ask the model so often for its own reply; wrong ones join the pool.")
+    ] = 0,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only so many groups, a seeded sample.")] = None,
+    split: Annotated[str, typer.Option(help="Which split to mine; the others are taken over.")] = "train",
+    batch_size: Annotated[int, typer.Option(min=1, help="Prompts decoded together.")] = 32,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="A longer reply is cut, and not used.")] = 256,
+    seed: Annotated[int, typer.Option(help="Of the replies that are drawn.")] = 0,
+) -> None:
+    """Write a dataset with the negatives that a model finds likely, of those that DATASET has.
+
+    Stop it at any moment; the same command goes on where it was.
+    """
+    from rise_train.mine import Options
+    from rise_train.mine import mine as write
+
+    counts = write(model, dataset, output, Options(keep, own_replies, limit, split, max_new_tokens, seed), batch_size)
+    typer.echo(", ".join(f"{name.replace('_', ' ')} {count}" for name, count in counts.items()))
+    typer.echo(f"written to {output}")
 
 
 @app.command()

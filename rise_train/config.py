@@ -28,6 +28,13 @@ class DataArguments:
             "choices": ["error", "drop"],
         },
     )
+    difficulty: str = field(
+        default="all",
+        metadata={
+            "help": "Only requests with a label of difficulty (a correction, two values of a kind), or those without.",
+            "choices": ["all", "easy", "hard"],
+        },
+    )
 
 
 @dataclass
@@ -45,6 +52,16 @@ class PairArguments(DataArguments):
         default=True,
         metadata={
             "help": "Compute a group's prompt once for all its pairs; per_device_train_batch_size then counts groups."
+        },
+    )
+    negatives: list[str] | None = field(
+        default=None,
+        metadata={"help": "Only negatives of these kinds (`distractor`) or verdicts of the tools (`covert`)."},
+    )
+    shared_weight: float = field(
+        default=1.0,
+        metadata={
+            "help": "How much the tokens count that both answers of a pair share; 1 is TRL's loss, 0 drops them."
         },
     )
 

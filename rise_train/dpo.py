@@ -41,7 +41,7 @@ def main(data_args: Any, training_args: Any, model_args: Any) -> Path:
     report = check_preference(tokenizer, groups, training_args.max_length, data_args.on_overlong)
     print(f"dpo: {report.line()}", flush=True)
 
-    trainer, tokens = build_trainer(tokenizer, report, training_args, model_args, run.folder, data_args.grouped)
+    trainer, tokens = build_trainer(tokenizer, report, training_args, model_args, run.folder, data_args)
     print(f"dpo: {prove_reference(trainer, report, model_args)}", flush=True)
     trainer.train(resume_from_checkpoint=run.checkpoint())
     trainer.save_model(training_args.output_dir)
@@ -55,7 +55,7 @@ def main(data_args: Any, training_args: Any, model_args: Any) -> Path:
 
 
 def build_trainer(
-    tokenizer: Any, report: CheckReport, training_args: Any, model_args: Any, folder: Path, grouped: bool
+    tokenizer: Any, report: CheckReport, training_args: Any, model_args: Any, folder: Path, data_args: Any
 ) -> tuple[Any, int]:
     """A trainer over the checked token ids, and the tokens that one epoch computes.
 
@@ -64,13 +64,19 @@ def build_trainer(
     """
     from transformers import PrinterCallback
 
+    from rise_train.losses import refuse_weight
     from rise_train.models import load_policy, score_only_targets
     from rise_train.progress import ProgressCallback
 
     score_only_targets()
     model, peft_config = load_policy(model_args, training_args)
-    why = "grouped: false" if not grouped else _unserved(model, model_args)
-    form = _pairs(report, training_args) if why else _groups(report, training_args, tokenizer, model_args)
+    why = "grouped: false" if not data_args.grouped else _unserved(model, model_args)
+    refuse_weight(data_args.shared_weight, why, training_args.ld_alpha)
+    form = (
+        _pairs(report, training_args)
+        if why
+        else _groups(report, training_args, tokenizer, model_args, data_args.shared_weight)
+    )
     trainer = form.trainer(
         model=model,
         args=training_args,
@@ -133,7 +139,7 @@ def _pairs(report: CheckReport, training_args: Any) -> Form:
     return Form(EncodedDPOTrainer, Dataset.from_list([asdict(pairs[i]) for i in order]), None, report.tokens)
 
 
-def _groups(report: CheckReport, training_args: Any, tokenizer: Any, model_args: Any) -> Form:
+def _groups(report: CheckReport, training_args: Any, tokenizer: Any, model_args: Any, weight: float) -> Form:
     """Each group a row, for the grouped trainer."""
     from datasets import Dataset
 
@@ -144,7 +150,7 @@ def _groups(report: CheckReport, training_args: Any, tokenizer: Any, model_args:
     lengths = [len(pack(g.prompt_ids, [g.chosen_ids, *g.rejected_ids])) for g in report.groups]
     rows = Dataset.from_list([asdict(report.groups[i]) for i in arrange(lengths, training_args)])
     one_row = model_args.attn_implementation == "flex_attention"
-    return Form(GroupedDPOTrainer, rows, GroupCollator(tokenizer.pad_token_id, one_row), sum(lengths))
+    return Form(GroupedDPOTrainer, rows, GroupCollator(tokenizer.pad_token_id, one_row, weight), sum(lengths))
 
 
 def prove_reference(trainer: Any, report: CheckReport, model_args: Any) -> str:

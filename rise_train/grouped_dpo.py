@@ -18,6 +18,7 @@ import torch
 from trl import DPOTrainer
 from trl.models.utils import prepare_deepspeed
 
+from rise_train.losses import discounted, discounts
 from rise_train.trie import NO_LABEL, Trie, differing, pack, tree_mask
 from synthesis.errors import UserError
 
@@ -62,6 +63,8 @@ class GroupCollator:
 
     pad_token_id: int
     one_row: bool = False
+    shared_weight: float = 1.0
+    """What tokens that a pair's answers share count in its log-ratios (`rise_train.losses`)."""
 
     def __call__(self, groups: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """Chosen rows first, then rejected ones, as TRL splits them; P is the number of pairs of the batch.
@@ -70,7 +73,8 @@ class GroupCollator:
             `input_ids`, `attention_mask`, `completion_mask` of shape (2P, C + 1), C the longest completion;
             `packed_input_ids`, `packed_labels`, `packed_positions`, `packed_tree_end` of shape (rows, N);
             `packed_paths` of shape (2P, C), indices into the flattened packed positions; and `packed_differs` of that
-            shape, 1 for the tokens in which the two answers of a pair differ.
+            shape, 1 for the tokens in which the two answers of a pair differ. With a `shared_weight`, C is one more,
+            and `packed_discounts` of that shape says how much less each token counts.
         """
         tries = [pack(g["prompt_ids"], [g["chosen_ids"], *g["rejected_ids"]]) for g in groups]
         places, width = self._places(tries)
@@ -83,7 +87,7 @@ class GroupCollator:
                 chosen.append(_Answer(paths[0], [group["prompt_ids"][-1], *group["chosen_ids"]], right))
                 rejected.append(_Answer(path, [group["prompt_ids"][-1], *answer], wrong))
         answers = [*chosen, *rejected]
-        longest = max(len(answer.tokens) for answer in answers)
+        longest = max(len(answer.tokens) for answer in answers) + (self.shared_weight != 1)
         batch = {
             "input_ids": _padded([a.tokens for a in answers], longest, self.pad_token_id),
             "attention_mask": _padded([[1] * len(a.tokens) for a in answers], longest, 0),
@@ -92,6 +96,8 @@ class GroupCollator:
             "packed_differs": _padded([[i in a.differs for i in range(len(a.path))] for a in answers], longest - 1, 0),
             **self._packed(tries, places, width),
         }
+        if self.shared_weight != 1:
+            batch["packed_discounts"] = discounts(batch, self.shared_weight)
         for name in ("ref_chosen_logps", "ref_rejected_logps"):
             if name in groups[0]:
                 batch[name] = torch.tensor([score for group in groups for score in group[name]])
@@ -153,7 +159,7 @@ def install(model: Any, record: Callable[[torch.Tensor], None] = lambda scores: 
         if packed_input_ids is None:
             return inner(*args, **batch)
         packed = {name: batch.pop(f"packed_{name}") for name in ("labels", "positions", "tree_end", "paths")}
-        labels = batch.pop("labels")
+        labels, taken_off = batch.pop("labels"), batch.pop("packed_discounts", None)
         del batch["input_ids"], batch["attention_mask"], batch["packed_differs"]
         output = inner(
             input_ids=packed_input_ids,
@@ -167,6 +173,8 @@ def install(model: Any, record: Callable[[torch.Tensor], None] = lambda scores: 
             if output.get(name) is not None:
                 output[name] = output[name].reshape(-1)[packed["paths"]].masked_fill(empty, 0)
         record(output["log_probs"].detach())
+        if taken_off is not None:
+            output["log_probs"] = discounted(output["log_probs"], taken_off)
         return output
 
     forward._computes_tries = True  # type: ignore[attr-defined]

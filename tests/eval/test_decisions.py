@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from eval.calls import Call, Reply
-from eval.decisions import evaluate, load_tasks, task_of, write_json
+from eval.decisions import HALVES, evaluate, half_of, load_tasks, task_of, write_json
 from eval.metrics import METRICS
 from eval.policies import Prompt
 from eval.stats import compare
@@ -96,6 +96,34 @@ def test_a_limit_is_a_seeded_sample(dataset: Path) -> None:
     assert all(len(ids) == 2 for ids in picked)
     assert len({tuple(ids) for ids in picked}) > 1
     assert len(load_tasks(dataset, limit=99)) == 3
+
+
+def test_a_split_has_two_halves_and_equal_calls_are_in_one(dataset: Path, rows: list[dict[str, Any]]) -> None:
+    halves = [[task.id for task in load_tasks(dataset, half=half)] for half in HALVES]
+    assert sorted([*halves[0], *halves[1]]) == ["row0", "row1", "row2"]
+    many = []
+    for index in range(40):
+        row = copy.deepcopy(rows[0])
+        row["messages"][1]["tool_calls"][0]["function"]["arguments"]["time"] = f"{index // 2}:00"
+        row["messages"][0]["content"] = f"request {index}"
+        many.append(half_of(row))
+    assert many[::2] == many[1::2]
+    assert 5 < many[::2].count("final") < 15
+    with pytest.raises(UserError, match="half: expected validation or final, found third"):
+        load_tasks(dataset, half="third")
+
+
+def test_easy_and_hard_tasks_are_told_apart(dataset: Path, rows: list[dict[str, Any]], tmp_path: Path) -> None:
+    from synthesis.dataset import SFT, save
+
+    labels: list[list[str]] = [[], ["correction"], ["reference", "same_type"]]
+    marked = [{**row, "meta": {**row["meta"], "difficulty": d}} for row, d in zip(rows, labels, strict=True)]
+    save({"test": marked}, SFT, tmp_path / "sft")
+    silent = Scripted(lambda prompt: Reply("", problem="nothing"))
+    result = evaluate("x", tmp_path, policy=silent)
+    assert [task["difficulty"] for task in result["tasks"]] == ["easy", "hard", "hard"]
+    assert {name: part["acc_task"]["n"] for name, part in result["by_difficulty"].items()} == {"easy": 1, "hard": 2}
+    assert set(evaluate("x", dataset, policy=silent)["by_difficulty"]) == {"easy"}
 
 
 def test_a_missing_dataset_or_split_is_one_sentence(dataset: Path, tmp_path: Path) -> None:

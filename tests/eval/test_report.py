@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from eval import samples
+from eval.causes import CAUSES
 from eval.charts import curve_chart, rate_chart
 from eval.metrics import METRICS, Counts, rates
 from eval.report import comparisons, find_test, headline, print_table, write_report
@@ -213,6 +214,40 @@ def test_the_terminal_table_fits_eighty_columns(ablation: dict[str, Any]) -> Non
     assert "…" not in text
     for needle in ("acc_task", "trajectory_match", "83.3 ▲", "5.0", "SFT, longer", "no difference on 8 of 8"):
         assert needle in text
+
+
+def test_easy_and_hard_requests_have_their_own_table(
+    ablation: dict[str, Any], results: dict[str, Any], tmp_path: Path
+) -> None:
+    from rich.console import Console
+
+    parts = {
+        name: {arm: {"tasks": run["tasks"][chosen]} for arm, run in results.items()}
+        for name, chosen in (("easy", slice(0, 20)), ("hard", slice(20, 60)))
+    }
+    arms = {arm: {**entry, "causes": dict.fromkeys(CAUSES, 3)} for arm, entry in ablation["arms"].items()}
+    both = {**ablation, "arms": arms, "by_difficulty": {name: ablation_of(part) for name, part in parts.items()}}
+    console = Console(width=80, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    print_table(both, console)
+    text = console.export_text()
+    assert all(len(line) <= 80 for line in text.splitlines())
+    shares = {name: part["arms"]["sft"]["metrics"]["acc_intent"] for name, part in both["by_difficulty"].items()}
+    for name, rate in shares.items():
+        line = next(line for line in text.splitlines() if f"acc_intent, {name}" in line)
+        assert f"{100 * rate['value']:.1f}" in line
+    write_report(both, results, {}, tmp_path / "r.html")
+    page = (tmp_path / "r.html").read_text("utf-8")
+    assert "<h2>Hard requests</h2>" in page
+    assert page.count(f"<td>{100 * 3 / 60:.1f}</td>") == len(arms) * len(CAUSES)
+    assert "40 tasks; the tests of this table" in page
+    assert read(page).open == []
+
+
+def test_an_arm_of_ones_own_is_measured_against_what_it_was_tested_against(results: dict[str, Any]) -> None:
+    named = {"raw": results["raw"], "sft": results["sft"], "mined": results["sft_dpo"]}
+    tests = compare({arm: [run] for arm, run in named.items()}, [("sft", "raw"), ("mined", "sft"), ("mined", "raw")])
+    ablation = {**ablation_of(named), "tests": tests}
+    assert comparisons(ablation) == [("sft", "raw"), ("mined", "sft"), ("mined", "raw")]
 
 
 def test_samples_show_every_combination_of_right_and_wrong(results: dict[str, Any]) -> None:

@@ -158,6 +158,34 @@ def test_copies_of_one_seed_are_no_further_evidence() -> None:
     assert copied["p"] == pytest.approx(once["p"], rel=0.4), "McNemar over copies would give p = 1e-12"
 
 
+def test_seeds_that_disagree_widen_the_interval_and_forbid_a_verdict() -> None:
+    base = [result([0] * 60 + [1] * 40)] * 3
+    steady = [result([1] * 20 + [0] * 40 + [1] * 40)] * 3
+    lucky = [result([1] * 60 + [1] * 40), *[result([0] * 60 + [1] * 40)] * 2]
+    found = [compare({"a": base, "b": arm}, [("b", "a")])[0] for arm in (steady, lucky)]
+    assert [t["difference"] for t in found] == pytest.approx([0.2, 0.2])
+    assert found[0]["high"] - found[0]["low"] < 0.5 * (found[1]["high"] - found[1]["low"])
+    assert found[1]["low"] <= 0 < found[1]["high"]
+    assert [t["verdict"] for t in found] == ["better", "no difference"]
+    assert found[1]["p_holm"] < 0.05, "these very trainings differ; others need not"
+
+
+def test_arms_are_paired_seed_by_seed() -> None:
+    rng = np.random.default_rng(3)
+    draws = [[int(x) for x in rng.random(80) < rate] for rate in (0.2, 0.5, 0.8)]
+    parents = [result(d) for d in draws]
+    children = [result([1 if i < 12 else x for i, x in enumerate(d)]) for d in draws]
+    paired = compare({"a": parents, "b": children}, [("b", "a")])[0]
+    shuffled = compare({"a": parents, "b": children[1:] + children[:1]}, [("b", "a")])[0]
+    assert paired["low"] > 0
+    assert shuffled["high"] - shuffled["low"] > 2 * (paired["high"] - paired["low"])
+
+
+def test_arms_with_different_numbers_of_seeds_cannot_be_compared() -> None:
+    with pytest.raises(UserError, match="two arms have 3 and 2 seeds"):
+        compare({"a": [result([1, 0])] * 2, "b": [result([1, 0])] * 3}, [("b", "a")])
+
+
 def test_no_effect_is_rarely_called_one() -> None:
     rng = np.random.default_rng(7)
     alarms = 0

@@ -203,6 +203,55 @@ def test_seeds_are_pooled_and_kept(done: Path) -> None:
     assert outcome["seeds"] == [0, 1]
 
 
+def test_easy_and_hard_requests_are_scored_apart(done: Path) -> None:
+    run = done / "difficulties"
+    shutil.copytree(done / "run", run)
+    for path in (run / "ablation" / "eval").rglob("*.json"):
+        result = json.loads(path.read_text())
+        result["tasks"][0]["difficulty"] = "hard"
+        path.write_text(json.dumps(result))
+    outcome = gather(plan_of(done, output_dir="difficulties"))
+    parts = outcome["by_difficulty"]
+    assert {level: part["arms"]["sft"]["metrics"]["acc_task"]["n"] for level, part in parts.items()} == {
+        "easy": 2,
+        "hard": 1,
+    }
+    assert all([(t["a"], t["b"]) for t in part["tests"]] == [(t["a"], t["b"]) for t in outcome["tests"]]
+               for part in parts.values())  # fmt: skip
+
+
+def mining_arms(**mine: Any) -> dict[str, Any]:
+    arms = copy.deepcopy(CONFIG["arms"])
+    arms["sft_mined"] = {"stage": "dpo", "config": "dpo.yaml", "from": "sft", "mine": mine, "against": ["sft_dpo"]}
+    return arms
+
+
+def test_an_arm_can_train_on_negatives_that_its_start_mines(done: Path, tmp_path: Path) -> None:
+    plan = plan_of(done, arms=mining_arms(keep=1, limit=3))
+    jobs = {job.name: job for job in plan.jobs()}
+    miner, training = jobs["mine/seed0/sft_mined"], jobs["train/seed0/sft_mined"]
+    assert miner.needs == ("train/seed0/sft",)
+    assert training.needs == ("train/seed0/sft", "mine/seed0/sft_mined")
+    command = training.command()
+    dataset = Path(command[command.index("--dataset_name") + 1])
+    assert miner.output == dataset / "mined.json"
+    args = [str(tmp_path / "mined") if word == str(dataset) else word for word in miner.command()]
+    assert main_status(args[args.index("rise_train.cli") + 1 :]) == 0
+    assert json.loads((tmp_path / "mined" / "mined.json").read_text())["counts"]["negatives"] == 3
+    assert ("sft_mined", "sft_dpo") in plan.config.comparisons()
+    other = plan_of(done, arms=mining_arms(keep=2, limit=3))
+    assert other.mined_key("sft_mined", 0) != plan.mined_key("sft_mined", 0)
+    assert other.model_key("sft_mined", 0) != plan.model_key("sft_mined", 0)
+    assert other.model_key("sft_dpo", 0) == plan.model_key("sft_dpo", 0)
+
+
+def test_a_half_is_scored_by_itself(done: Path) -> None:
+    plan = plan_of(done, eval={"limit": 3, "batch_size": 8, "half": "final"})
+    pending = [job for job in plan.jobs() if not plan.runner.is_done(job)]
+    assert [job.name for job in pending] == ["eval/raw", "eval/seed0/sft", "eval/seed0/sft_dpo"]
+    assert all("--half final" in " ".join(job.command()) for job in pending)
+
+
 def test_report_is_written_again(done: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (done / "run" / "report.html").unlink()
     main_status(["report", str(done / "run")])
@@ -291,6 +340,8 @@ BROKEN = [
     ({"arms": {"raw": {"stage": "sft", "config": "sft.yaml"}}}, "arms.raw: `raw` is the base itself"),
     ({"arms": {"sft": {"stage": "sft", "config": "sft.yaml", "from": "dpo"}}}, "arms.sft.from: expected one of raw"),
     ({"arms": {"sft": {"stage": "sft", "config": "none.yaml"}}}, "arms.sft.config: no such recipe: "),
+    ({"arms": {"sft": {"stage": "sft", "config": "sft.yaml", "mine": {}}}}, "arms.sft.mine: only a dpo arm has"),
+    ({"arms": {"sft": {"stage": "sft", "config": "sft.yaml", "against": ["x"]}}}, "arms.sft.against: expected other"),
     ({"seeds": [1, 1]}, "seeds: each seed once"),
     ({"seeds": []}, "field `seeds`: "),
     ({"jobs": 0}, "field `jobs`: "),
