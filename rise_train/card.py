@@ -3,11 +3,18 @@
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rise_train import __version__
 from synthesis.errors import UserError
 from synthesis.records import Json
+
+Form = Literal["adapter", "merged", "full"]
+KINDS: dict[Form, str] = {
+    "adapter": "An adapter (LoRA)",
+    "merged": "A language model (a LoRA adapter merged into its base)",
+    "full": "A language model",
+}
 
 
 @dataclass
@@ -54,6 +61,17 @@ class Lineage:
             "tests": [t for t in self.ablation.get("tests", []) if t["a"] == self.arm],
         }
 
+    def commands(self) -> list[str]:
+        """The commands that trained it, one a stage: those that the run recorded, else made from the manifests."""
+        arms = self.ablation.get("arms", {})
+        recorded = [arms[stage]["command"] for stage in self.stages if "command" in arms[stage]]
+        return recorded or [_command(manifest) for manifest in self.trainings]
+
+    def servers(self) -> list[tuple[str, str, str]]:
+        """(name, version, licence) of each server that the data was made with."""
+        licences = self.run.get("licenses", {})
+        return [(name, v, licences.get(name, "")) for name, v in sorted(self.run.get("servers", {}).items())]
+
     @property
     def stages(self) -> list[str]:
         """Names of the arms on the way from the base to this one."""
@@ -77,12 +95,13 @@ class Lineage:
         ]
 
 
-def model_card(lineage: Lineage, *, name: str, base_id: str | None, is_adapter: bool) -> str:
+def model_card(lineage: Lineage, *, name: str, base_id: str | None, form: Form) -> str:
     """The card as Markdown with the Hub's YAML header, model-index with intervals included.
 
     Args:
         name: repository or folder name.
         base_id: Hub id of the base, where it has one.
+        form: an adapter, one merged into its base, or a model of its own.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -93,8 +112,8 @@ def model_card(lineage: Lineage, *, name: str, base_id: str | None, is_adapter: 
     body = template.render(
         name=name.split("/")[-1],
         repo_id=name,
-        kind="An adapter (LoRA)" if is_adapter else "A language model",
-        adapter=is_adapter,
+        kind=KINDS[form],
+        adapter=form == "adapter",
         base_id=base_id,
         version=__version__,
         stages=" then ".join(lineage.stages[1:]),
@@ -102,15 +121,17 @@ def model_card(lineage: Lineage, *, name: str, base_id: str | None, is_adapter: 
         parent=arms.get(lineage.arm, {}).get("from"),
         n_tasks=arms[lineage.arm]["metrics"]["acc_task"]["n"] if lineage.arm in arms else 0,
         split=data.get("split", "test"),
-        commands=[arms[stage]["command"] for stage in lineage.stages if "command" in arms[stage]],
-        servers=sorted(lineage.run.get("servers", {}).items()),
-        data_hash=data.get("hash"),
+        trainings=[_training(manifest) for manifest in lineage.trainings if manifest["stage"] != "merge"],
+        commands=lineage.commands(),
+        servers=lineage.servers(),
+        synthesis=json.dumps(lineage.run.get("config", {}), ensure_ascii=False),
+        data_hash=data.get("hash") or next((m["data_hash"] for m in lineage.trainings if "data_hash" in m), None),
         rows=_rows(data),
     )
-    return f"---\n{_header(lineage, name, base_id, is_adapter)}\n---\n\n{body}"
+    return f"---\n{_header(lineage, name, base_id, form)}\n---\n\n{body}"
 
 
-def _header(lineage: Lineage, name: str, base_id: str | None, is_adapter: bool) -> str:
+def _header(lineage: Lineage, name: str, base_id: str | None, form: Form) -> str:
     from huggingface_hub import EvalResult, ModelCardData
 
     results = [
@@ -124,20 +145,45 @@ def _header(lineage: Lineage, name: str, base_id: str | None, is_adapter: bool) 
             metric_type=metric["name"],
             metric_value=round(metric["value"], 4),
             metric_name=f"{metric['name']} (95% interval {metric['low']:.3f} to {metric['high']:.3f}, n={metric['n']})",
+            metric_args={"confidence": 0.95, "low": metric["low"], "high": metric["high"], "n": metric["n"]},
         )
         for metric in lineage.metrics()
     ]
-    extra: dict[str, Any] = {"base_model_relation": "adapter" if is_adapter else "finetune"} if base_id else {}
+    # The Hub's third relation, "merge", is for several models that are made one: an adapter merged into its own base is
+    # a fine-tune of it.
+    relation: dict[str, Any] = {"base_model_relation": "adapter" if form == "adapter" else "finetune"}
     data = ModelCardData(
         base_model=base_id,
-        library_name="peft" if is_adapter else "transformers",
+        library_name="peft" if form == "adapter" else "transformers",
         pipeline_tag="text-generation",
-        tags=["tool-calling", "function-calling", "mcp", "rise-train"],
+        tags=["tool-calling", "function-calling", "mcp", "rise-train"] + ["lora"] * (form != "full"),
         model_name=name.split("/")[-1] if results else None,
         eval_results=results or None,
-        **extra,
+        **(relation if base_id else {}),
     )
     return str(data.to_yaml())
+
+
+def _training(manifest: dict[str, Json]) -> dict[str, Json]:
+    """A stage as the card shows it; `recipe` is YAML that `rise_train.STAGE --config` reads."""
+    import yaml
+
+    loss = manifest.get("final_loss")
+    return {
+        "stage": manifest["stage"],
+        "reference": _reference(manifest),
+        "recipe": yaml.safe_dump(manifest.get("settings", {}), sort_keys=False).strip(),
+        "steps": manifest.get("steps", "?"),
+        "loss": f"{loss:.4f}" if isinstance(loss, float) else "?",
+        "versions": ", ".join(f"{package} {found}" for package, found in manifest.get("versions", {}).items()),
+    }
+
+
+def _reference(manifest: dict[str, Json]) -> str:
+    """Which model was the reference; before the recipe could say it, it was the one that training started from."""
+    default = {"name": "the model that this stage started from", "model": manifest.get("parent", "not recorded")}
+    chosen = manifest.get("reference", default)
+    return f"`{chosen['model']}`" if chosen["name"] == chosen["model"] else f"{chosen['name']}, `{chosen['model']}`"
 
 
 def _rows(data: dict[str, Json]) -> str:
@@ -155,3 +201,11 @@ def _read(path: Path) -> dict[str, Json]:
     except json.JSONDecodeError as error:
         raise UserError(f"{path}: expected JSON ({error})") from None
     return dict(content)
+
+
+def _command(manifest: dict[str, Json]) -> str:
+    """The command of a training, its settings in a recipe as the card shows it; a merge is part of one."""
+    if manifest["stage"] == "merge":
+        return f"# {manifest['parent']} was merged into its base"
+    places = f"--model_name_or_path {manifest['parent']} --dataset_name RUN/dataset --output_dir MODEL"
+    return f"accelerate launch -m rise_train.{manifest['stage']} --config {manifest['stage']}.yaml {places}"

@@ -2,47 +2,66 @@
 
     python -I clean_load.py FOLDER PROMPTS.json ANSWERS.json [BASE]
 
-PROMPTS.json is a list of {"messages", "tools"}; ANSWERS.json becomes the list of generated token ids. BASE stands in
-for the base that an adapter names, where that can't be fetched. Only Transformers and PEFT are imported: nothing of
-rise-train may be needed to use what rise-train publishes.
+PROMPTS.json is a list of {"messages", "tools"}; ANSWERS.json becomes the list of `Answer`s. BASE stands in for the base
+that an adapter names, where that can't be fetched. Only Transformers and PEFT are imported: nothing of rise-train may
+be needed to use what rise-train publishes.
 """
 
 import json
 import sys
 from pathlib import Path
+from typing import Any, TypedDict
 
 MAX_NEW_TOKENS = 96
 
 
-def answer(folder: str, prompts: list[dict[str, list[dict[str, object]]]], base: str | None = None) -> list[list[int]]:
-    """Greedy replies (token ids) of the model or adapter in `folder`, float32 on the CPU, one prompt at a time."""
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+class Answer(TypedDict):
+    """A greedy reply: its token ids, and the sum of their log-probabilities."""
+
+    ids: list[int]
+    log_prob: float
+
+
+def answer(folder: str, prompts: list[dict[str, Any]], base: str | None = None) -> list[Answer]:
+    """Greedy replies of the model or adapter in `folder`, float32 on the CPU, one prompt at a time."""
+    from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    adapter = Path(folder) / "adapter_config.json"
-    if adapter.is_file():
-        from peft import PeftModel
+    model = _load(folder, base)
+    return [_reply(model, tokenizer, prompt) for prompt in prompts]
 
-        base = base or json.loads(adapter.read_text())["base_model_name_or_path"]
-        model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
-        model = PeftModel.from_pretrained(model, folder)
-    else:
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    model.eval()
-    answers = []
-    for prompt in prompts:
-        inputs = tokenizer.apply_chat_template(
-            prompt["messages"],
-            tools=prompt["tools"],
-            add_generation_prompt=True,
-            return_tensors="pt",
-            return_dict=True,
+
+def _load(folder: str, base: str | None) -> Any:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    adapter = Path(folder) / "adapter_config.json"
+    if not adapter.is_file():
+        return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    from peft import PeftModel
+
+    base = base or json.loads(adapter.read_text())["base_model_name_or_path"]
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    return PeftModel.from_pretrained(model, folder).eval()
+
+
+def _reply(model: Any, tokenizer: Any, prompt: dict[str, Any]) -> Answer:
+    import torch
+
+    inputs = tokenizer.apply_chat_template(
+        prompt["messages"], tools=prompt["tools"], add_generation_prompt=True, return_tensors="pt", return_dict=True
+    )
+    with torch.inference_mode():
+        output = model.generate(
+            **inputs,
+            max_new_tokens=MAX_NEW_TOKENS,
+            do_sample=False,
+            return_dict_in_generate=True,
+            output_logits=True,
         )
-        with torch.inference_mode():
-            output = model.generate(**inputs, max_new_tokens=MAX_NEW_TOKENS, do_sample=False)
-        answers.append([int(token) for token in output[0, inputs["input_ids"].shape[1] :]])
-    return answers
+    ids = output.sequences[0, inputs["input_ids"].shape[1] :]
+    scores = torch.cat(output.logits).log_softmax(-1).gather(-1, ids[:, None])
+    return Answer(ids=ids.tolist(), log_prob=float(scores.sum()))
 
 
 if __name__ == "__main__":

@@ -223,8 +223,12 @@ def publish(
         Path | None, typer.Option("--output", "-o", help="Default: RUN/publish/ARM, or MODEL-publish.")
     ] = None,
     arm: Annotated[str, typer.Option(help="Which arm of the run.")] = "sft_dpo",
+    merged: Annotated[bool, typer.Option("--merged", help="Publish an adapter merged into its base.")] = False,
     base_id: Annotated[str | None, typer.Option(help="Hub id of the base, where it was trained from a folder.")] = None,
     dataset: Annotated[Path | None, typer.Option(help="Its test prompts try the copy; default: the run's.")] = None,
+    servers: Annotated[
+        Path | None, typer.Option(help="The servers file of the data: none of its secrets may be in the folder.")
+    ] = None,
     push: Annotated[
         bool, typer.Option("--push", help="Really upload. Without it nothing leaves this machine.")
     ] = False,
@@ -234,7 +238,18 @@ def publish(
     """Write a folder that is ready for the Hub, and prove in a clean process that it loads and answers the same."""
     from rise_train.publish import publish as write
 
-    write(source, output, arm=arm, base_id=base_id, dataset=dataset, push=push, repo_id=repo_id, private=not public)
+    write(
+        source,
+        output,
+        arm=arm,
+        merged=merged,
+        base_id=base_id,
+        dataset=dataset,
+        servers=servers,
+        push=push,
+        repo_id=repo_id,
+        private=not public,
+    )
 
 
 @app.command()

@@ -4,20 +4,31 @@ import json
 import os
 import re
 import struct
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from synthesis.mcp_config import ServerConfig
 from synthesis.records import Json
 
 SECRETS = {
-    "a Hugging Face token": r"hf_[A-Za-z0-9]{30,}",
+    "a Hugging Face token": r"\b(hf_[A-Za-z0-9]{30,}|api_org_[A-Za-z0-9]{30,})",
     "an OpenAI or Anthropic key": r"\bsk-[A-Za-z0-9_-]{20,}",
     "a GitHub token": r"\b(gh[pousr]_[A-Za-z0-9]{36}|github_pat_[A-Za-z0-9_]{40,})",
-    "an AWS key": r"\bAKIA[0-9A-Z]{16}\b",
+    "a GitLab token": r"\bglpat-[A-Za-z0-9_-]{20,}",
+    "an AWS key": r"\b(AKIA|ASIA)[0-9A-Z]{16}\b",
+    "an AWS secret": r"(?i)aws_?(secret_?access_?key|session_?token)[\"']?\s*[=:]\s*[\"']?[A-Za-z0-9/+=]{40,}",
     "a Google key": r"\bAIza[0-9A-Za-z_-]{35}",
-    "a Slack token": r"\bxox[abprs]-[A-Za-z0-9-]{10,}",
-    "a private key": r"-----BEGIN [A-Z ]*PRIVATE KEY-----",
+    "a Slack token": r"\bxox[abeprs]-[A-Za-z0-9-]{10,}",
+    "a Stripe key": r"\b[rs]k_(live|test)_[A-Za-z0-9]{16,}",
+    "a token of a package index": r"\b(pypi-[A-Za-z0-9_-]{50,}|npm_[A-Za-z0-9]{36})",
+    "a signed token (JWT)": r"\beyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}",
+    "a bearer token": r"(?i)authorization[\"']?\s*[=:]\s*[\"']?(bearer|basic)\s+[A-Za-z0-9._~+/=-]{12,}",
+    "a password in an address": r"\b[a-z][a-z0-9+.-]*://[^/\s:@\"']+:[^/\s:@\"'{$<]{3,}@",
+    "a private key": r"-----BEGIN [A-Z ]*PRIVATE KEY( BLOCK)?-----",
 }
+NAMED = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL", re.IGNORECASE)
+"""Environment variables whose values are secrets."""
 LOCAL = re.compile(r"(?<![\w.:/~-])/(home|root|Users|tmp|private|mnt|var|opt)(/[\w.@-]+)+")
 VOCABULARIES = {"tokenizer.json", "vocab.json", "vocab.txt", "merges.txt"}
 """Files whose entries are pieces of any text: `/home/` may well be a token, so only exact folders are looked for."""
@@ -32,18 +43,21 @@ class Leak:
     excerpt: str
 
 
-def find_leaks(folder: Path, places: list[str]) -> list[Leak]:
+def find_leaks(folder: Path, places: list[str], servers: Iterable[ServerConfig] = ()) -> list[Leak]:
     """Search the text files of a folder, and the metadata of its safetensors.
 
     Args:
         folder: what is about to be published.
         places: folders of this machine whose paths must not occur.
+        servers: their `${VAR}` values, headers and `env` values must not occur, encoded forms included.
     """
     leaks = []
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
         text = _text_of(path)
         name = path.relative_to(folder).as_posix()
         leaks += [Leak(name, what, f"{secret[:6]}...") for what, secret in _secrets(text)]
+        told = [server.name for server in servers if server.redact(text) != text]
+        leaks += [Leak(name, f"a secret of the server {server!r}", "<secret>") for server in told]
         leaks += [Leak(name, "a path of this machine", place) for place in places if len(place) > 5 and place in text]
         match = None if path.name in VOCABULARIES else LOCAL.search(text)
         leaks += [Leak(name, "a path of some machine", match[0])] if match else []
@@ -52,8 +66,7 @@ def find_leaks(folder: Path, places: list[str]) -> list[Leak]:
 
 def _secrets(text: str) -> list[tuple[str, str]]:
     found = [(what, match[0]) for what, rule in SECRETS.items() if (match := re.search(rule, text))]
-    named = re.compile(r"KEY|TOKEN|SECRET|PASSWORD", re.IGNORECASE)
-    kept = {key: value for key, value in os.environ.items() if named.search(key) and len(value) >= 12}
+    kept = {key: value for key, value in os.environ.items() if NAMED.search(key) and len(value) >= 12}
     return found + [(f"the value of ${key}", value) for key, value in kept.items() if value in text]
 
 

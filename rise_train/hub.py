@@ -1,0 +1,99 @@
+"""The upload to the Hub: what is asked before anything is done, and each way to fail as one sentence."""
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from synthesis.errors import UserError
+
+MODEL_FILES = [
+    "adapter_config.json",
+    "adapter_model*.safetensors",
+    "config.json",
+    "generation_config.json",
+    "model*.safetensors",
+    "model.safetensors.index.json",
+]
+"""Deleted from the repository where the new folder has no such file: an adapter beside a merged model would be loaded
+on top of it, and so be applied twice."""
+
+
+def require_repo(repo_id: str | None) -> str:
+    """`repo_id`, when an upload to it may be tried.
+
+    Raises:
+        UserError: no name, one that the Hub does not allow, or no token.
+    """
+    from huggingface_hub import get_token
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils._validators import validate_repo_id
+
+    if repo_id is None:
+        raise UserError("--push: give --repo-id NAME/MODEL, the repository to upload to")
+    try:
+        validate_repo_id(repo_id)
+    except HFValidationError as error:
+        raise UserError(f"--repo-id: {_line(error)}") from None
+    if "/" not in repo_id:
+        raise UserError(f"--repo-id: expected NAME/MODEL, found {repo_id!r}")
+    if not get_token():
+        raise UserError("--push: there is no token for the Hub; run `hf auth login`, or set HF_TOKEN")
+    return repo_id
+
+
+def upload(folder: Path, repo_id: str, private: bool, console: Console) -> None:
+    """Make the repository hold what `folder` holds, in one commit; the token is the one of `hf auth login` or HF_TOKEN.
+
+    A new repository is private if `private`. One that exists keeps its other files, such as a licence.
+
+    Raises:
+        UserError: the Hub refused, the repository is public where a private one was asked for, or the connection broke.
+    """
+    from httpx2 import HTTPError
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+
+    api = HfApi()
+    try:
+        _open_repo(api, repo_id, private)
+        commit = api.upload_folder(
+            repo_id=repo_id, folder_path=folder, commit_message="rise publish", delete_patterns=MODEL_FILES
+        )
+    except UserError:
+        raise
+    except HfHubHTTPError as error:
+        raise UserError(f"--push: {repo_id}: {_refusal(error)}") from error
+    except OfflineModeIsEnabled as error:
+        raise UserError("--push: HF_HUB_OFFLINE is set, so nothing can be uploaded") from error
+    except ValueError as error:  # the card's header, or one large file
+        raise UserError(f"--push: {repo_id}: the Hub refused: {_line(error)}") from error
+    except (HTTPError, OSError, RuntimeError) as error:  # the threads that send by git-lfs raise RuntimeError
+        raise UserError(
+            f"--push: {repo_id}: the connection to {api.endpoint} failed ({_line(error.__cause__ or error)}); the "
+            "folder is whole, and the same command goes on"
+        ) from error
+    console.print(f"uploaded: {commit.commit_url}", style="green", highlight=False, soft_wrap=True)
+
+
+def _open_repo(api: Any, repo_id: str, private: bool) -> None:
+    """Create the repository, or make sure that the one of that name is a model, and as private as was asked for."""
+    url = api.create_repo(repo_id, private=private, exist_ok=True)
+    if url.repo_type != "model":
+        raise UserError(f"--repo-id: {repo_id} is a {url.repo_type} on the Hub already; choose another name")
+    if private and not api.model_info(repo_id).private:
+        raise UserError(f"--push: {repo_id} exists and is public; --public says that this is meant")
+
+
+def _refusal(error: Any) -> str:
+    """What the Hub's answer means."""
+    status, said = error.response.status_code, error.server_message or _line(error)
+    if status == 401:
+        return f"the Hub does not accept this token ({said}); `hf auth login` stores another"
+    if status == 403:
+        return f"the token may not write there ({said})"
+    return f"the Hub refused ({status}: {said})"
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__
