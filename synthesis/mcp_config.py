@@ -54,6 +54,8 @@ class RiseOptions(BaseModel):
     """Where calls leave traces; "memory" means that a reset restarts the process."""
     field: str = ""
     """Field of work, e.g. `spreadsheets`."""
+    license: str = ""
+    """Its licence, for the cards; by default what its Python package declares."""
     network: bool = False
     """Whether the process may use the network."""
     timeout_s: float = Field(default=20, gt=0)

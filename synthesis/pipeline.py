@@ -28,6 +28,7 @@ from synthesis.errors import UserError
 from synthesis.executions import ExecutedCall, Executor, Outcomes, unexecuted
 from synthesis.holdout import held_out_tools
 from synthesis.journal import Journal
+from synthesis.licenses import licenses_of
 from synthesis.primitives import Policy, Progress
 from synthesis.progress import stage
 from synthesis.records import Json, Negative, Primitive, Sample, Tool, Trajectory
@@ -241,7 +242,7 @@ async def _make(run: _Run, file: "ServersFile", manifest: dict[str, Json]) -> di
     calls = run.journal("primitives", Primitive)
     async with AsyncExitStack() as running:
         pool = await _start(run, file, running)
-        _remember(run, manifest, pool[0])
+        _remember(run, manifest, pool[0], licenses_of(file.servers))
         fields = {entry.name: entry.rise.field for entry in file.servers}
         held_out = held_out_tools(run.config.hold_out, pool[0].tools, fields)
         policies = _policies(file)
@@ -293,8 +294,10 @@ async def _start(run: _Run, file: "ServersFile", running: AsyncExitStack) -> "li
     return pool
 
 
-def _remember(run: _Run, manifest: dict[str, Json], servers: "Servers | CassetteServers") -> None:
-    """Note versions and tool schemas in the manifest; refuse to go on where they are not those of the start."""
+def _remember(
+    run: _Run, manifest: dict[str, Json], servers: "Servers | CassetteServers", licenses: dict[str, str]
+) -> None:
+    """Note versions, licences and tool schemas in the manifest; refuse to go on where tools are not as at the start."""
     facts: dict[str, Json] = {
         "servers": servers.versions,
         "tools": {name: tool.schema_hash for name, tool in servers.tools.items()},
@@ -308,7 +311,7 @@ def _remember(run: _Run, manifest: dict[str, Json], servers: "Servers | Cassette
                 f"{run.folder}: {key} changed since the run began ({', '.join(changed[:5])}); start over with --fresh."
             )
     packages = {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
-    manifest |= {**facts, "packages": packages}
+    manifest |= {**facts, "licenses": licenses, "packages": packages}
     save(run.folder / "manifest.json", manifest)
 
 

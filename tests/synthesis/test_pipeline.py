@@ -78,6 +78,7 @@ def test_all_stages_leave_their_records(made: Summary) -> None:
     assert set(manifest["servers"]) == set(SERVERS)
     assert set(manifest["tools"]) == {row["tool"] for row in primitives.values()}
     assert {"mcp", "datasets", "python"} <= set(manifest["packages"])
+    assert manifest["licenses"]["time"] == "MIT"
 
 
 def test_the_dataset_reads_with_datasets_alone(made: Summary) -> None:
