@@ -18,31 +18,15 @@ import torch
 from trl import DPOTrainer
 from trl.models.utils import prepare_deepspeed
 
+from rise_train.attention import masks, spare_the_stem
 from rise_train.losses import discounted, discounts
-from rise_train.trie import NO_LABEL, Trie, differing, pack, tree_mask
+from rise_train.trie import NO_LABEL, Trie, differing, pack
 from synthesis.errors import UserError
 
 PER_TOKEN = ("log_probs", "entropy", "log_sum_sq_probs", "mean_logits", "is_top1")
 """What TRL's fused LM head returns for every position."""
 BLOCK = 128
 """FlexAttention's block size; packed rows are padded to it, so that fewer shapes are compiled."""
-SERVED = {"full_attention", "sliding_attention"}
-"""Kinds of layers that a tree mask can serve."""
-
-
-def unserved(config: Any, attention: str) -> str:
-    """Why a model cannot train on packed groups; an empty string where it can.
-
-    Args:
-        config: the model's configuration.
-        attention: its attention implementation, e.g. "sdpa".
-    """
-    kinds = set(getattr(config.get_text_config(), "layer_types", None) or ()) - SERVED
-    if kinds:
-        return f"it has {', '.join(sorted(kinds))} layers, which carry state from one answer into the next"
-    if attention not in ("sdpa", "eager", "flex_attention"):
-        return f"its attention implementation {attention} takes no mask of our own; sdpa and flex_attention do"
-    return ""
 
 
 class _Answer(NamedTuple):
@@ -131,20 +115,6 @@ def _padded(rows: Sequence[Sequence[int]], width: int, filler: int) -> torch.Ten
     return torch.tensor([[*row, *[filler] * (width - len(row))] for row in rows])
 
 
-def masks(config: Any, dtype: torch.dtype, tree_end: torch.Tensor, positions: torch.Tensor) -> Any:
-    """The tree mask, or one for each kind of layer where the model slides a window over some of them."""
-    text, attention = config.get_text_config(), config._attn_implementation
-    kinds = set(getattr(text, "layer_types", None) or ())
-    window = getattr(text, "sliding_window", None)
-    sliding = window is not None and (not kinds or "sliding_attention" in kinds)
-    if not sliding:
-        return tree_mask(tree_end, attention, dtype)
-    narrow = tree_mask(tree_end, attention, dtype, window, positions)
-    if not kinds or text.model_type == "mistral":  # one kind of layer, one mask
-        return narrow
-    return {"full_attention": tree_mask(tree_end, attention, dtype), "sliding_attention": narrow}
-
-
 def install(model: Any, record: Callable[[torch.Tensor], None] = lambda scores: None) -> None:
     """Wrap the forward of a causal LM that has TRL's fused LM head: a batch with `packed_*` is computed as a trie.
 
@@ -153,6 +123,7 @@ def install(model: Any, record: Callable[[torch.Tensor], None] = lambda scores: 
     inner = model.forward
     if getattr(inner, "_computes_tries", False):
         return
+    spare_the_stem(model)
 
     @functools.wraps(type(model).forward)  # `generate` reads the signature
     def forward(self: Any, *args: Any, packed_input_ids: Any = None, **batch: Any) -> Any:

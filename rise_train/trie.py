@@ -8,7 +8,6 @@ position sees what lies on its own path, and nothing else.
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 NO_LABEL = -100
 
@@ -40,8 +39,25 @@ def pack(prompt: Sequence[int], completions: Sequence[Sequence[int]]) -> Trie:
     trie = Trie(paths=[[] for _ in completions])
     for depth, token in enumerate(prompt[:-1]):
         _append(trie, token, NO_LABEL, depth)
-    _branch(trie, completions, list(range(len(completions))), 0, prompt[-1], len(prompt) - 1)
+    apart = [len(completion) for completion in completions]
+    _branch(trie, completions, apart, list(range(len(completions))), 0, prompt[-1], len(prompt) - 1)
     trie.tree_end[: len(prompt) - 1] = [len(trie) - 1] * (len(prompt) - 1)
+    return trie
+
+
+def pack_rows(rows: Sequence[Sequence[int]], labels: Sequence[Sequence[int]]) -> Trie:
+    """Pack whole rows that begin with the same token, each of two tokens at least, with the labels that they came with.
+
+    Rows share what they have in common up to the first token that carries a label in one of them. From there on a row
+    stands alone, since a label that two rows share has to count twice.
+    """
+    following = [row[1:] for row in rows]
+    apart = [next((i for i, label in enumerate(row[1:]) if label != NO_LABEL), len(row) - 1) for row in labels]
+    trie = Trie(paths=[[] for _ in rows])
+    _branch(trie, following, apart, list(range(len(rows))), 0, rows[0][0], 0)
+    for path, row in zip(trie.paths, labels, strict=True):
+        for position, label in zip(path, row[1:], strict=True):
+            trie.labels[position] = label
     return trie
 
 
@@ -53,15 +69,24 @@ def _append(trie: Trie, token: int, label: int, position: int) -> None:
 
 
 def _branch(
-    trie: Trie, completions: Sequence[Sequence[int]], members: list[int], depth: int, before: int, offset: int
+    trie: Trie,
+    completions: Sequence[Sequence[int]],
+    apart: Sequence[int],
+    members: list[int],
+    depth: int,
+    before: int,
+    offset: int,
 ) -> None:
-    """Append the subtree of the completions `members`, which agree up to `depth`; `before` is the token before it."""
-    by_token: dict[int, list[int]] = defaultdict(list)
+    """Append the subtree of the completions `members`, which agree up to `depth`; `before` is the token before it.
+
+    From the depth `apart` on, a completion shares no position with another.
+    """
+    by_token: dict[tuple[int, int], list[int]] = defaultdict(list)
     for member in members:
         if depth < len(completions[member]):
-            by_token[completions[member][depth]].append(member)
+            by_token[completions[member][depth], member if depth >= apart[member] else -1].append(member)
     for group in by_token.values():
-        start, end = len(trie), _common_end(completions, group, depth)
+        start, end = len(trie), _common_end(completions, apart, group, depth)
         token = before
         for following in completions[group[0]][depth:end]:
             for member in group:
@@ -70,13 +95,16 @@ def _branch(
             token = following
         stop = len(trie)
         if len(group) > 1:
-            _branch(trie, completions, group, end, token, offset)
+            _branch(trie, completions, apart, group, end, token, offset)
         trie.tree_end[start:stop] = [len(trie) - 1] * (stop - start)
 
 
-def _common_end(completions: Sequence[Sequence[int]], group: list[int], depth: int) -> int:
-    """The depth up to which all completions of `group` agree, given that they agree on the token at `depth`."""
-    first, shortest = completions[group[0]], min(len(completions[member]) for member in group)
+def _common_end(completions: Sequence[Sequence[int]], apart: Sequence[int], group: list[int], depth: int) -> int:
+    """The depth up to which all completions of `group` share, given that they agree on the token at `depth`."""
+    first = completions[group[0]]
+    if len(group) == 1:
+        return len(first)
+    shortest = min(apart[member] for member in group)
     end = depth + 1
     while end < shortest and all(completions[member][end] == first[end] for member in group):
         end += 1
@@ -93,40 +121,3 @@ def differing(left: Sequence[int], right: Sequence[int]) -> tuple[range, range]:
     ending = next((i for i in range(shortest - start) if left[-1 - i] != right[-1 - i]), shortest - start)
     first, second = (range(min(start, len(s) - 1), len(s) - ending) for s in (left, right))
     return first or range(first.start, first.start + 1), second or range(second.start, second.start + 1)
-
-
-def tree_mask(tree_end: Any, attention: str, dtype: Any, window: int | None = None, positions: Any = None) -> Any:
-    """The attention mask of packed rows, in the form that an attention implementation takes.
-
-    Args:
-        tree_end: integer tensor of shape (rows, length); padding holds its own index.
-        attention: "sdpa" (bool, True = sees), "eager" (0 or the smallest number, in `dtype`) or "flex_attention" (a
-            block mask: nothing quadratic in memory).
-        window: of a sliding-window layer: a position also sees only those less than `window` before it on its path.
-        positions: the depths, shape (rows, length); needed with `window`.
-
-    Returns:
-        A tensor of shape (rows, 1, length, length), indexed [row, head, query, key], or a `BlockMask`.
-    """
-    import torch
-
-    rows, length = tree_end.shape
-
-    def sees(row: Any, query: Any, key: Any) -> Any:
-        inside = (key <= query) & (query <= tree_end[row, key])
-        if window is None:
-            return inside
-        return inside & (positions[row, query] - positions[row, key] < window)
-
-    if attention == "flex_attention":
-        from torch.nn.attention.flex_attention import create_block_mask
-
-        return create_block_mask(
-            lambda row, head, query, key: sees(row, query, key), rows, None, length, length, device=tree_end.device
-        )
-    index = torch.arange(length, device=tree_end.device)
-    row = torch.arange(rows, device=tree_end.device)[:, None, None]
-    mask = sees(row, index[None, :, None], index[None, None, :])[:, None]
-    if attention == "sdpa":
-        return mask
-    return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(~mask, torch.finfo(dtype).min)

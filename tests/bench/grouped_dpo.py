@@ -29,8 +29,8 @@ MODELS = {
     "100M": {"hidden_size": 768, "intermediate_size": 2304, "num_hidden_layers": 12, "num_attention_heads": 12},
 }
 VOCABULARY = {"tiny": 2048, "100M": 8192}
-TOO_LARGE = 20_000
-"""Tokens above which the 100M model does not try all pairs in one batch: activations would need over 20 GB."""
+TOO_LARGE = 10_000
+"""Tokens above which the 100M model does not try all pairs in one batch: activations would need over 10 GB."""
 
 
 def group_of(prompt: int, answer: int, wrong: int, vocabulary: int) -> dict[str, Any]:
@@ -84,6 +84,9 @@ def trainer_of(way: str, model_name: str, rows: list[dict[str, Any]]) -> Any:
 
 def measure(way: str, model_name: str, size: tuple[int, int, int], repeats: int) -> dict[str, Any]:
     """Run the step in this process; returns seconds, megabytes, the loss and the tokens that it computed."""
+    from rise_train.memory import keep_freed_memory
+
+    keep_freed_memory()
     group = group_of(*size, VOCABULARY[model_name])
     pairs = [{**group, "rejected_ids": rejected} for rejected in group["rejected_ids"]]
     trainer = trainer_of(way, model_name, [group] if way == "grouped" else pairs)

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 from handmade import build_tokenizer, trl_template
+from test_attention import VOCABULARY, small
 
-from rise_train.grouped_dpo import GroupCollator, GroupedDPOTrainer, install, masks, self_check, unserved
+from rise_train.grouped_dpo import GroupCollator, GroupedDPOTrainer, install, self_check
 from synthesis.errors import UserError
 
-VOCABULARY = 97
 ALL_LOSSES = [
     *("sigmoid", "hinge", "ipo", "exo_pair", "nca_pair", "robust", "bco_pair", "sppo_hard", "aot", "aot_unpaired"),
     *("apo_zero", "apo_down", "discopop", "sft", "sigmoid_norm"),
@@ -43,30 +43,6 @@ def pairs_of(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{**group, "rejected_ids": rejected} for group in groups for rejected in group["rejected_ids"]]
 
 
-def small(kind: str = "llama", **options: Any) -> Any:
-    """A random model of two layers."""
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    torch.manual_seed(0)
-    config = AutoConfig.for_model(
-        kind,
-        vocab_size=VOCABULARY,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        head_dim=16,
-        max_position_embeddings=256,
-        bos_token_id=1,
-        eos_token_id=2,
-        pad_token_id=0,
-        **options,
-    )
-    return AutoModelForCausalLM.from_config(config)
-
-
 def trainer_of(grouped: bool, model: Any, groups: list[dict[str, Any]], out: Path, **options: Any) -> Any:
     """A trainer of either kind; the reference of a full model is a shifted copy, so that margins are not 0."""
     import torch
@@ -79,6 +55,7 @@ def trainer_of(grouped: bool, model: Any, groups: list[dict[str, Any]], out: Pat
 
     options = {"per_device_train_batch_size": 4, "gradient_checkpointing": False, "beta": 0.5, **options}
     peft_config, tokenizer = options.pop("peft_config", None), options.pop("tokenizer")
+    one_row = options.pop("one_row", False)
     model, reference = copy.deepcopy(model), copy.deepcopy(model) if peft_config is None else None
     torch.manual_seed(1)
     with torch.no_grad():
@@ -89,7 +66,7 @@ def trainer_of(grouped: bool, model: Any, groups: list[dict[str, Any]], out: Pat
         dataloader_pin_memory=False, logging_steps=1, lr_scheduler_type="constant", use_cpu=True, **options,
     )  # fmt: skip
     rows = groups if grouped else pairs_of(groups)
-    kind, collator = (GroupedDPOTrainer, GroupCollator(0)) if grouped else (Stock, None)
+    kind, collator = (GroupedDPOTrainer, GroupCollator(0, one_row)) if grouped else (Stock, None)
     return kind(
         model=model, ref_model=reference, args=arguments, train_dataset=Dataset.from_list(rows), data_collator=collator,
         processing_class=tokenizer, peft_config=peft_config,
@@ -125,6 +102,7 @@ def compare(model: Any, tokenizer: Any, tmp_path: Path, **options: Any) -> None:
     (loss, gradients), (stock_loss, stock_gradients) = both
     assert loss == pytest.approx(stock_loss, rel=2e-5, abs=1e-6)
     assert cosine(gradients, stock_gradients) > 1 - 1e-6
+    assert float(gradients.norm()) == pytest.approx(float(stock_gradients.norm()), rel=1e-4)
 
 
 @pytest.mark.parametrize("loss", ALL_LOSSES)
@@ -142,8 +120,9 @@ def test_every_loss_of_trl_is_the_stock_trainers(loss: str, tokenizer: Any, tmp_
         {"f_divergence_type": "js_divergence"},
         {"gradient_checkpointing": True},
         {"precompute_ref_log_probs": True},
+        {"one_row": True},
     ],
-    ids=["mixed", "weighted", "length-desensitised", "divergence", "checkpointing", "precomputed"],
+    ids=["mixed", "weighted", "length-desensitised", "divergence", "checkpointing", "precomputed", "one row"],
 )
 def test_the_other_options_too(options: dict[str, Any], tokenizer: Any, tmp_path: Path) -> None:
     compare(small(), tokenizer, tmp_path, **options)
@@ -208,22 +187,27 @@ def test_right_answers_that_become_unlikely_are_reported_once(
         assert capsys.readouterr().err.count("have become less likely") == said
 
 
-def test_all_groups_may_stand_in_one_row() -> None:
+@pytest.mark.parametrize("one_row", [False, True])
+def test_log_probabilities_are_those_of_the_pairs(one_row: bool) -> None:
+    """Summed over each answer, within a millionth, in prompts of some hundred tokens."""
     import torch
+    from trl.trainer.dpo_trainer import DataCollatorForPreference
     from trl.trainer.utils import add_fused_lm_head
 
     groups = random_groups(3)
+    rng = random.Random(1)
+    for group in groups:
+        group["prompt_ids"] = [rng.randrange(3, VOCABULARY) for _ in range(rng.randint(150, 200))]
     model = small()
     add_fused_lm_head(model)
     install(model)
-    scores = []
-    for one_row in (False, True):
-        batch = GroupCollator(0, one_row)(groups)
+    sums = []
+    for batch in (GroupCollator(0, one_row)(groups), DataCollatorForPreference(0)(pairs_of(groups))):
         labels = batch["input_ids"].masked_fill(batch.pop("completion_mask") == 0, -100)
-        scores.append(model(**batch, labels=labels, fused_lm_head=True).log_probs)
-    assert batch["packed_input_ids"].shape[0] == 1
-    torch.testing.assert_close(scores[0], scores[1], rtol=1e-5, atol=1e-6)
-    assert (scores[0] != 0).any()
+        with torch.no_grad():
+            sums.append(model(**batch, labels=labels, fused_lm_head=True).log_probs.sum(dim=1))
+    assert len(sums[0]) == 2 * sum(len(group["rejected_ids"]) for group in groups)
+    torch.testing.assert_close(sums[0], sums[1], rtol=1e-6, atol=0)
 
 
 def test_pairs_weigh_alike_however_groups_fall_into_batches(tokenizer: Any, tmp_path: Path) -> None:
@@ -274,21 +258,3 @@ def test_the_self_check_passes_and_finds_a_wrong_mask(
     monkeypatch.setattr("rise_train.grouped_dpo.masks", lambda *args: None)  # plain causal: answers see each other
     with pytest.raises(UserError, match="set grouped: false"):
         self_check(trainer, group)
-
-
-def test_models_with_state_between_tokens_are_not_served() -> None:
-    from transformers import AutoConfig
-
-    assert "linear_attention" in unserved(AutoConfig.for_model("qwen3_next"), "sdpa")
-    assert unserved(AutoConfig.for_model("llama"), "sdpa") == ""
-    assert "flash_attention_2" in unserved(AutoConfig.for_model("llama"), "flash_attention_2")
-
-
-def test_windows_get_a_mask_of_their_own() -> None:
-    import torch
-
-    end, positions = torch.arange(6)[None].fill_(5), torch.arange(6)[None]
-    mixed = masks(small("gemma2", sliding_window=2).config, torch.float32, end, positions)
-    assert set(mixed) == {"full_attention", "sliding_attention"}
-    assert (mixed["full_attention"] == 0).sum() == 21
-    assert (mixed["sliding_attention"] == 0).sum() == 11

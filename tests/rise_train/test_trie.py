@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rise_train.trie import NO_LABEL, Trie, differing, pack, tree_mask
+from rise_train.trie import NO_LABEL, Trie, differing, pack, pack_rows
 
 TOKENS = st.integers(min_value=1, max_value=4)  # few, so that completions share their beginnings
 GROUPS = st.tuples(
@@ -48,27 +48,27 @@ def test_shared_beginnings_stand_once(group: tuple[list[int], list[list[int]]]) 
     assert trie.labels[: len(prompt) - 1] == [NO_LABEL] * (len(prompt) - 1)
 
 
-@pytest.mark.parametrize("window", [None, 3])
-def test_masks_of_all_kinds_say_the_same(window: int | None) -> None:
-    import torch
-
-    trie = pack([5, 6, 7, 8], [[1, 2, 3], [1, 2, 4], [1, 9]])
-    end, positions = torch.tensor([trie.tree_end]), torch.tensor([trie.positions])
-    allowed = tree_mask(end, "sdpa", torch.float32, window, positions)[0, 0]
-    expected = [
-        [
-            k in seen(trie, q) and (window is None or trie.positions[q] - trie.positions[k] < window)
-            for k in range(len(trie))
-        ]
-        for q in range(len(trie))
+@given(st.lists(st.lists(TOKENS, min_size=2, max_size=7), min_size=1, max_size=5), st.data())
+def test_whole_rows_share_what_comes_before_their_first_label(rows: list[list[int]], data: st.DataObject) -> None:
+    rows = [[9, *row] for row in rows]
+    starts = [data.draw(st.integers(min_value=1, max_value=len(row) - 1)) for row in rows]
+    labels = [
+        [NO_LABEL if i < start or data.draw(st.booleans()) else token for i, token in enumerate(row)]
+        for row, start in zip(rows, starts, strict=True)
     ]
-    assert allowed.tolist() == expected
-    eager = tree_mask(end, "eager", torch.float32, window, positions)[0, 0]
-    assert torch.equal(eager == 0, allowed)
-    assert (eager[~allowed] < -1e38).all()
-    flex = tree_mask(end, "flex_attention", torch.float32, window, positions)
-    index = torch.arange(len(trie))
-    assert torch.equal(flex.mask_mod(torch.tensor(0), 0, index[:, None], index[None, :]), allowed)
+    trie = pack_rows(rows, labels)
+    owners: dict[int, int] = {}
+    for row, (whole, label, path) in enumerate(zip(rows, labels, trie.paths, strict=True)):
+        assert [trie.input_ids[position] for position in path] == whole[:-1]
+        assert [trie.labels[position] for position in path] == label[1:]
+        assert [trie.positions[position] for position in path] == list(range(len(path)))
+        assert seen(trie, path[-1]) == path
+        for position in path:
+            if trie.labels[position] != NO_LABEL:
+                assert owners.setdefault(position, row) == row
+    begin = min(next((i for i, x in enumerate(label) if x != NO_LABEL), len(label)) for label in labels)
+    common = next((i for i in range(begin) if len({tuple(row[: i + 1]) for row in rows}) > 1), begin)
+    assert len(trie) <= sum(len(row) - 1 for row in rows) - (len(rows) - 1) * (common - 1)
 
 
 @pytest.mark.parametrize(
