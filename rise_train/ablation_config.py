@@ -22,6 +22,7 @@ class Mining(_Strict):
 
     keep: int = Field(default=4, ge=1)
     own_replies: int = Field(default=0, ge=0)
+    difficulty: Literal["all", "easy", "hard"] = "all"
     limit: int | None = Field(default=None, ge=1)
 
 

@@ -72,7 +72,7 @@ class Plan:
         output = self.layout.mined(arm, seed)
         command = [sys.executable, "-m", "rise_train.cli", "mine", self._model(spec.start, seed)]
         command += [str(self.config.dataset), "--keep", str(spec.mine.keep), "--seed", str(seed)]
-        command += ["--own-replies", str(spec.mine.own_replies)]
+        command += ["--own-replies", str(spec.mine.own_replies), "--difficulty", spec.mine.difficulty]
         command += ["--limit", str(spec.mine.limit)] if spec.mine.limit else []
         command += ["--batch-size", str(self.config.eval.batch_size)]
         command += ["--max-new-tokens", str(self.config.eval.max_new_tokens), "--output", str(output)]
@@ -234,17 +234,17 @@ class Plan:
         command += ["--dataset_name", str(dataset), "--seed", str(seed)]
         overrides = dict(spec.overrides)
         if spec.match:
-            overrides["num_train_epochs"] = round(self._matching_epochs(spec, seed), 3)
+            overrides["train_tokens"] = self._matching_tokens(spec, seed)
         for field, value in overrides.items():
             command += [f"--{field}", *(str(v) for v in (value if isinstance(value, list) else [value]))]
         return [*command, "--output_dir", str(self.layout.model(arm, seed))]
 
-    def _matching_epochs(self, spec: Arm, seed: int) -> float:
-        """Epochs of SFT that cost as much as the matched dpo stage did, by the tokens that it processed."""
+    def _matching_tokens(self, spec: Arm, seed: int) -> int:
+        """Tokens of SFT that cost as much as the matched dpo stage did, by the tokens that it processed."""
         assert spec.match is not None
         dpo = read_manifest(self.layout.model(spec.match, seed))
         sft = read_manifest(self.layout.model(spec.start, seed))
-        return cost(dpo) / (per_token(sft) * int(sft["data"]["tokens"]))
+        return round(cost(dpo) / per_token(sft))
 
 
 def _relative(word: str, known: dict[str, str]) -> str:

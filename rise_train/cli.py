@@ -171,6 +171,7 @@ def mine(
         int, typer.Option(min=0, help="Ask the model so often for its own reply; wrong ones join the pool.")
     ] = 0,
     limit: Annotated[int | None, typer.Option(min=1, help="Only so many groups, a seeded sample.")] = None,
+    difficulty: Annotated[str, typer.Option(help="Only requests that are `easy`, or only `hard` ones.")] = "all",
     split: Annotated[str, typer.Option(help="Which split to mine; the others are taken over.")] = "train",
     batch_size: Annotated[int, typer.Option(min=1, help="Prompts decoded together.")] = 32,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="A longer reply is cut, and not used.")] = 256,
@@ -183,7 +184,8 @@ def mine(
     from rise_train.mine import Options
     from rise_train.mine import mine as write
 
-    counts = write(model, dataset, output, Options(keep, own_replies, limit, split, max_new_tokens, seed), batch_size)
+    options = Options(keep, own_replies, limit, difficulty, split, max_new_tokens, seed)
+    counts = write(model, dataset, output, options, batch_size)
     typer.echo(", ".join(f"{name.replace('_', ' ')} {count}" for name, count in counts.items()))
     typer.echo(f"written to {output}")
 

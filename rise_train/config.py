@@ -35,6 +35,9 @@ class DataArguments:
             "choices": ["all", "easy", "hard"],
         },
     )
+    train_tokens: int | None = field(
+        default=None, metadata={"help": "Train for so many tokens, prompts included, instead of num_train_epochs."}
+    )
 
 
 @dataclass

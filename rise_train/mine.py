@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from eval.decisions import level
 from rise_train.manifest import hash_data, hash_model
 from rise_train.miner import OWN, Miner, Scores
 from synthesis import dataset as datasets
@@ -37,6 +38,8 @@ class Options:
     """How often each prompt is answered: once greedily, then at temperature 1; wrong answers join the pool."""
     limit: int | None = None
     """Mine only so many groups, a seeded sample, and leave the others out."""
+    difficulty: str = "all"
+    """Mine only requests that are "easy" or "hard" (`eval.decisions.level`), and leave the others out."""
     split: str = "train"
     max_new_tokens: int = 256
     seed: int = 0
@@ -82,6 +85,9 @@ def mine(model: str, source: Path, output: Path, options: Options, batch_size: i
 
 
 def _sample(rows: list[Row], options: Options) -> list[Row]:
+    rows = [row for row in rows if options.difficulty in ("all", level(row["meta"]))]
+    if not rows:
+        raise UserError(f"difficulty: {options.split} has no request that is {options.difficulty}")
     if options.limit is None or options.limit >= len(rows):
         return rows
     return [rows[i] for i in sorted(seeded(options.seed, "mine").sample(range(len(rows)), options.limit))]

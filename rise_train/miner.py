@@ -64,7 +64,8 @@ class Miner:
     def __init__(self, model: str, batch_size: int, max_new_tokens: int) -> None:
         from trl.trainer.utils import add_fused_lm_head
 
-        from rise_train.grouped_dpo import install, unserved
+        from rise_train.attention import unserved
+        from rise_train.grouped_dpo import install
         from rise_train.masking import use_training_template
         from rise_train.models import score_only_targets
 

@@ -39,6 +39,8 @@ def main(data_args: Any, training_args: Any, model_args: Any) -> Path:
     tokenizer = load_tokenizer(model_args, training_args)
     report = check_sft(tokenizer, load_rows(data_args, "sft"), training_args.max_length, data_args.on_overlong)
     print(f"sft: {report.line()}", flush=True)
+    if data_args.train_tokens is not None:
+        training_args.num_train_epochs = round(data_args.train_tokens / report.tokens, 3)
 
     # The checked ids themselves are trained on, so TRL neither renders, masks nor cuts anything after the proof.
     order = arrange([len(e.input_ids) for e in report.encoded], training_args)

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from eval.calls import Call, Reply
-from eval.decisions import HALVES, evaluate, half_of, load_tasks, task_of, write_json
+from eval.decisions import HALVES, evaluate, load_tasks, task_of, write_json
 from eval.metrics import METRICS
 from eval.policies import Prompt
 from eval.stats import compare
+from synthesis.dataset import SFT, save
 from synthesis.errors import UserError
 
 
@@ -98,24 +99,25 @@ def test_a_limit_is_a_seeded_sample(dataset: Path) -> None:
     assert len(load_tasks(dataset, limit=99)) == 3
 
 
-def test_a_split_has_two_halves_and_equal_calls_are_in_one(dataset: Path, rows: list[dict[str, Any]]) -> None:
-    halves = [[task.id for task in load_tasks(dataset, half=half)] for half in HALVES]
-    assert sorted([*halves[0], *halves[1]]) == ["row0", "row1", "row2"]
+def test_a_split_has_two_halves_and_equal_calls_are_in_one(rows: list[dict[str, Any]], tmp_path: Path) -> None:
     many = []
     for index in range(40):
         row = copy.deepcopy(rows[0])
         row["messages"][1]["tool_calls"][0]["function"]["arguments"]["time"] = f"{index // 2}:00"
         row["messages"][0]["content"] = f"request {index}"
-        many.append(half_of(row))
-    assert many[::2] == many[1::2]
-    assert 5 < many[::2].count("final") < 15
+        many.append({**row, "meta": {**row["meta"], "id": f"row{index:02}", "critical": []}})
+    save({"test": many}, SFT, tmp_path / "sft")
+    halves = [{task.id for task in load_tasks(tmp_path, half=half)} for half in HALVES]
+    assert halves[0] | halves[1] == {row["meta"]["id"] for row in many}
+    assert not halves[0] & halves[1]
+    assert 10 < len(halves[0]) < 30
+    for half in halves:
+        assert all(f"row{int(name[3:]) ^ 1:02}" in half for name in half), "requests with equal calls stay together"
     with pytest.raises(UserError, match="half: expected validation or final, found third"):
-        load_tasks(dataset, half="third")
+        load_tasks(tmp_path, half="third")
 
 
 def test_easy_and_hard_tasks_are_told_apart(dataset: Path, rows: list[dict[str, Any]], tmp_path: Path) -> None:
-    from synthesis.dataset import SFT, save
-
     labels: list[list[str]] = [[], ["correction"], ["reference", "same_type"]]
     marked = [{**row, "meta": {**row["meta"], "difficulty": d}} for row, d in zip(rows, labels, strict=True)]
     save({"test": marked}, SFT, tmp_path / "sft")

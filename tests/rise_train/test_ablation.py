@@ -15,6 +15,7 @@ from typing import Any
 import psutil
 import pytest
 import yaml
+from handmade import train
 from rich.console import Console
 
 from eval.metrics import METRICS
@@ -169,18 +170,27 @@ def test_other_evaluation_options_are_no_other_training(done: Path) -> None:
     assert pending == ["eval/raw", "eval/seed0/sft", "eval/seed0/sft_dpo"]
 
 
-def test_the_control_gets_the_compute_of_the_dpo_stage(done: Path) -> None:
+def test_the_control_gets_the_compute_of_the_dpo_stage(done: Path, tmp_path: Path) -> None:
     arms = copy.deepcopy(CONFIG["arms"])
     arms["sft_more"] = {"stage": "sft", "config": "sft.yaml", "from": "sft", "match": "sft_dpo"}
     plan = plan_of(done, arms=arms)
     job = next(job for job in plan.jobs() if job.name == "train/seed0/sft_more")
     assert job.needs == ("train/seed0/sft", "train/seed0/sft_dpo")
     command = job.command()
-    epochs = float(command[command.index("--num_train_epochs") + 1])
+    tokens = int(command[command.index("--train_tokens") + 1])
     dpo, sft = (read_manifest(plan.layout.model(arm, 0)) for arm in ("sft_dpo", "sft"))
     pair_tokens = dpo["compute"]["trained_tokens"]
     assert dpo["compute"]["reference_tokens"] == pair_tokens > 0
-    assert 6 * epochs * sft["data"]["tokens"] == pytest.approx(8 * pair_tokens, rel=0.01)
+    assert 6 * tokens == pytest.approx(8 * pair_tokens, rel=0.01)
+    trained = train(
+        "sft",
+        "full",
+        plan.layout.model("sft", 0),
+        plan.config.dataset,
+        tmp_path / "more",
+        train_tokens=2 * sft["data"]["tokens"],
+    )
+    assert read_manifest(trained)["compute"]["trained_tokens"] == pytest.approx(2 * sft["data"]["tokens"], rel=0.01)
 
 
 def test_seeds_are_pooled_and_kept(done: Path) -> None:

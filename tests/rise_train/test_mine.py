@@ -134,6 +134,8 @@ def test_what_is_done_is_not_done_again_and_nothing_is_overwritten(
     assert mine(str(tiny_model), pool, tmp_path / "mined", Options(limit=3)) == first
     with pytest.raises(UserError, match="holds something else already"):
         mine(str(tiny_model), pool, tmp_path / "mined", Options(limit=3, keep=1))
+    with pytest.raises(UserError, match="difficulty: train has no request that is hard"):
+        mine(str(tiny_model), pool, tmp_path / "other", Options(difficulty="hard"))
     with pytest.raises(UserError, match="no split 'dev'; there are test, train"):
         mine(str(tiny_model), pool, tmp_path / "other", Options(split="dev"))
 
