@@ -1,6 +1,7 @@
 """Reading a recipe: TrlParser over TRL's own fields, with one sentence instead of a traceback for what is wrong."""
 
 import difflib
+import os
 import sys
 import warnings
 from argparse import ArgumentTypeError
@@ -35,6 +36,16 @@ class DataArguments:
             "choices": ["all", "easy", "hard"],
         },
     )
+
+
+@dataclass
+class RowArguments(DataArguments):
+    """How the rows of supervised training are computed."""
+
+    shared_prefix: bool = field(
+        default=False,
+        metadata={"help": "Batch rows that begin alike (tools, history) and compute what they share once."},
+    )
     train_tokens: int | None = field(
         default=None, metadata={"help": "Train for so many tokens, prompts included, instead of num_train_epochs."}
     )
@@ -63,8 +74,13 @@ class PairArguments(DataArguments):
     )
     shared_weight: float = field(
         default=1.0,
+        metadata={"help": "What tokens count that a pair's answers share: 1 is TRL's loss, 0 leaves them out."},
+    )
+    reference: str | None = field(
+        default=None,
         metadata={
-            "help": "How much the tokens count that both answers of a pair share; 1 is TRL's loss, 0 drops them."
+            "help": "Reference of DPO: sft_adapter, merged, base, or a model's folder or Hub id; "
+            "by default what training starts from."
         },
     )
 
@@ -85,6 +101,8 @@ def parse(stage: Stage, argv: list[str]) -> tuple[Any, Any, Any]:
     """
     from trl import ModelConfig
 
+    from rise_train.launch import read_environment, refuse
+
     # TRL 1.16 sets `gradient_checkpointing` itself, so nobody could act on this; goes when TRL renames the field.
     warnings.filterwarnings("ignore", message="`(is_)?gradient_checkpointing` is deprecated")
     parser = _parser(stage)
@@ -101,6 +119,9 @@ def parse(stage: Stage, argv: list[str]) -> tuple[Any, Any, Any]:
     for name in ("model_name_or_path", "dataset_name"):
         if not getattr(model if name.startswith("model") else data, name):
             raise UserError(f"{path or 'command line'}: field `{name}` is missing; give it here or as --{name}")
+    refuse(
+        read_environment(os.environ), training, model, on_cpu=training.distributed_state.distributed_type == "MULTI_CPU"
+    )
     return data, training, model
 
 
@@ -141,7 +162,7 @@ def settings(*arguments: Any) -> dict[str, Any]:
 _INCIDENTAL = {
     "output_dir", "overwrite_output_dir", "logging_dir", "run_name", "disable_tqdm", "report_to", "log_level",
     "hub_token", "hub_model_id", "push_to_hub", "resume_from_checkpoint", "save_total_limit", "use_cpu", "project",
-    "dataset_name", "model_name_or_path",
+    "ddp_backend", "dataset_name", "model_name_or_path",
 }  # fmt: skip
 
 
@@ -161,12 +182,16 @@ def _changed(part: Any) -> dict[str, Any]:
 
 def _parser(stage: Stage) -> Any:
     import torch
+    from accelerate.utils import parse_flag_from_env
     from trl import DPOConfig, ModelConfig, SFTConfig, TrlParser
 
-    data, training = (DataArguments, SFTConfig) if stage == "sft" else (PairArguments, DPOConfig)
+    data, training = (RowArguments, SFTConfig) if stage == "sft" else (PairArguments, DPOConfig)
     parser = TrlParser((data, training, ModelConfig), prog=f"python -m rise_train.{stage}")
     on_cpu = not torch.accelerator.is_available()
-    parser.set_defaults_with_config(**DEFAULTS, use_cpu=on_cpu, assistant_only_loss=True)
+    # DeepSpeed has CPU processes of its own; told `use_cpu`, accelerate would not even start it.
+    own = on_cpu and parse_flag_from_env("ACCELERATE_USE_DEEPSPEED")
+    place = {"use_cpu": False, "ddp_backend": "gloo"} if own else {"use_cpu": on_cpu}
+    parser.set_defaults_with_config(**DEFAULTS, **place, assistant_only_loss=True)
 
     def fail(message: str) -> None:
         raise UserError(f"{' '.join(sys.argv[1:3]) or 'command line'}: {message}")

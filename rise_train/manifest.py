@@ -90,6 +90,20 @@ def open_run(stage: str, settings: dict[str, Any], data_args: Any, model_args: A
     return run
 
 
+def inherit(run: Run, tokenizer: Any) -> None:
+    """Hold this stage to what the one before it settled: the chat template, which decides what every token means.
+
+    A folder that no stage of ours has made settles nothing. Raises `UserError` where the templates differ.
+    """
+    path = Path(run.parent) / MANIFEST
+    before = json.loads(path.read_text()).get("template") if path.is_file() else None
+    if before not in (None, digest(tokenizer.chat_template)):
+        raise UserError(
+            f"model_name_or_path: {run.parent} was trained with another chat template than its tokenizer has now; "
+            "put chat_template.jinja of its training back, or train that stage again"
+        )
+
+
 def hash_data(dataset: Path, table: str, split: str) -> str:
     """Hash of the rows on disk of one split; `UserError` where there are none."""
     files = sorted((dataset / table / split).glob("*.arrow"))
@@ -144,7 +158,9 @@ def read_probe(folder: str) -> tuple[list[ProbeRow], list[float]] | None:
     return [ProbeRow(r["id"], r["input_ids"], r["labels"]) for r in stored], [r["log_prob"] for r in stored]
 
 
-def finish(run: Run, trainer: Any, summary: dict[str, Any], rows: list[ProbeRow], compute: dict[str, Any]) -> Path:
+def finish(
+    run: Run, trainer: Any, summary: dict[str, Any], rows: list[ProbeRow], compute: dict[str, Any], **facts: Any
+) -> Path:
     """Write history, probe and, last, the manifest. `summary` is the check's counts, `compute` what the training cost.
 
     All ranks must call it; one writes.
@@ -165,6 +181,11 @@ def finish(run: Run, trainer: Any, summary: dict[str, Any], rows: list[ProbeRow]
             "parent_hash": run.parent_hash,
             "data_hash": run.data_hash,
             "data": summary,
+            **facts,
+            "template": digest(trainer.processing_class.chat_template),
+            "max_length": trainer.args.max_length,
+            "seed": trainer.args.seed,
+            "data_seed": trainer.args.data_seed,
             "final_loss": losses[-1] if losses else None,
             "steps": trainer.state.global_step,
             "compute": {**compute, "seconds": round(time.monotonic() - run.started, 1)},

@@ -220,6 +220,31 @@ def build_tokenizer(template: str) -> Any:
     return fast
 
 
+def tiny_llama(folder: Path) -> Path:
+    """Write a small random Llama (about 0.1M parameters, float32) and its tokenizer, TRL's qwen3 template."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    tokenizer = build_tokenizer(trl_template("qwen3"))
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        max_position_embeddings=4096,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    torch.manual_seed(0)
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
 def trl_template(name: str) -> str:
     """The text of one of the chat templates that TRL carries, e.g. `qwen3`."""
     import trl
