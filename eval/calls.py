@@ -55,6 +55,19 @@ def calls_of(message: Mapping[str, Json]) -> tuple[Call, ...]:
     return tuple(_call(entry) for entry in message.get("tool_calls") or [])
 
 
+def object_arguments(message: Mapping[str, Json]) -> dict[str, Json]:
+    """The message with the arguments of its calls as objects; chat templates would quote their JSON text once more.
+
+    Raises:
+        ValueError: as `calls_of`.
+    """
+    made = message.get("tool_calls") or []
+    if not any(isinstance(entry["function"]["arguments"], str) for entry in made):
+        return dict(message)
+    calls = [{**entry, "function": call.as_dict()} for entry, call in zip(made, calls_of(message), strict=True)]
+    return {**message, "tool_calls": calls}
+
+
 def read_reply(text: str, parse: Callable[[str], Mapping[str, Json]], truncated: bool = False) -> Reply:
     """Read the calls in a reply with `parse` (text to assistant message).
 
@@ -63,7 +76,7 @@ def read_reply(text: str, parse: Callable[[str], Mapping[str, Json]], truncated:
     """
     try:
         calls = calls_of(parse(text))
-    except (ValueError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:  # KeyError: a response template misses a part
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         return Reply(text, problem=f"unreadable tool call: {reason[:160]}", truncated=truncated)
     return Reply(text, calls, "" if calls else NO_CALL, truncated)

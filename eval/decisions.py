@@ -17,6 +17,7 @@ from typing import Any
 
 from eval.calls import Call, Reply, Toolbox, calls_of
 from eval.causes import missed, tally
+from eval.linear import linear_row
 from eval.metrics import rates, score_task
 from eval.policies import Policy, Progress, Prompt, load_policy
 from synthesis.errors import UserError
@@ -48,17 +49,6 @@ class Task:
     decisions: list[Decision]
 
 
-def half_of(row: Mapping[str, Json]) -> str:
-    """The half of its split that a row belongs to, drawn by its calls."""
-    calls = [message["tool_calls"] for message in row["messages"] if message.get("tool_calls")]
-    return HALVES[int(digest("half", calls), 16) % 2]
-
-
-def level(meta: Mapping[str, Json]) -> str:
-    """How difficult a row's request is: "hard" where it has a label (`synthesis.difficulty`), else "easy"."""
-    return "hard" if meta.get("difficulty") else "easy"
-
-
 def task_of(row: Mapping[str, Json]) -> Task:
     """Cut a row (`messages`, `tools`, `meta`) into its decisions.
 
@@ -84,6 +74,17 @@ def task_of(row: Mapping[str, Json]) -> Task:
     return Task(meta["id"], meta, request, Toolbox(tools), decisions)
 
 
+def half_of(row: Mapping[str, Json]) -> str:
+    """The half of its split that a row belongs to, drawn by its calls."""
+    calls = [message["tool_calls"] for message in row["messages"] if message.get("tool_calls")]
+    return HALVES[int(digest("half", calls), 16) % 2]
+
+
+def level(meta: Mapping[str, Json]) -> str:
+    """How difficult a row's request is: "hard" where it has a label (`synthesis.difficulty`), else "easy"."""
+    return "hard" if meta.get("difficulty") else "easy"
+
+
 def load_tasks(
     dataset: Path, split: str = "test", limit: int | None = None, seed: int = 0, half: str | None = None
 ) -> list[Task]:
@@ -95,6 +96,10 @@ def load_tasks(
     Raises:
         UserError: no such dataset, split or half, or an empty one.
     """
+    return [task_of(row) for row in _load_rows(dataset, split, limit, seed, half)]
+
+
+def _load_rows(dataset: Path, split: str, limit: int | None, seed: int, half: str | None) -> list[dict[str, Json]]:
     if half not in (None, *HALVES):
         raise UserError(f"half: expected {' or '.join(HALVES)}, found {half}")
     folder = dataset / "sft"
@@ -110,10 +115,9 @@ def load_tasks(
     rows = [row for row in splits[split] if half in (None, half_of(row))]
     if limit is not None and limit < len(rows):
         rows = [rows[i] for i in sorted(seeded(seed, "limit", split).sample(range(len(rows)), limit))]
-    tasks = [task_of(row) for row in rows]
-    if not tasks:
+    if not rows:
         raise UserError(f"{folder}: nothing to evaluate in split {split!r}")
-    return tasks
+    return rows
 
 
 def evaluate(
@@ -148,8 +152,10 @@ def evaluate(
     Raises:
         UserError: a model or dataset that can't be loaded.
     """
-    tasks = load_tasks(Path(dataset), split, limit, seed, half)
+    rows = _load_rows(Path(dataset), split, limit, seed, half)
     policy = policy or load_policy(model, batch_size, max_new_tokens)
+    # A template with one call a turn gets its tasks as it was trained, parallel calls one after the other.
+    tasks = [task_of(row if policy.parallel else linear_row(row)) for row in rows]
     start = time.monotonic()
     replies = answer(policy, tasks)
     entries = [_entry(task, turns) for task, turns in zip(tasks, replies, strict=True)]

@@ -5,12 +5,15 @@ as a reply with a `problem`, which the metrics count as wrong.
 """
 
 import json
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from eval.calls import Reply, parse_hermes, read_reply
+from eval.linear import takes_parallel_calls
+from eval.templates import fit
 from synthesis.errors import UserError
 from synthesis.records import Json
 
@@ -33,6 +36,8 @@ class Policy(Protocol):
     """Anything that answers prompts."""
 
     name: str
+    parallel: bool
+    """Whether its prompts have room for several calls in one turn; else tasks come with one call a turn."""
 
     def reply(self, prompts: Sequence[Prompt], progress: Progress = ...) -> list[Reply]:
         """One reply a prompt, in the order of the prompts."""
@@ -82,6 +87,7 @@ class LocalPolicy:
         self.cache = "static" if self.model.device.type == "cpu" else None
         self.stop = _stop_tokens(self.model, self.tokenizer)
         self.parse = reply_parser(self.tokenizer)
+        self.parallel = takes_parallel_calls(self.tokenizer)
 
     def render(self, prompt: Prompt) -> str:
         """The prompt's text by the tokenizer's own chat template, up to where the assistant speaks."""
@@ -148,6 +154,7 @@ class EndpointPolicy:
         except ImportError as error:
             raise UserError("evaluating a server needs the extra `llm`: pip install 'rise-train[llm]'") from error
         self.name = f"{url}#{model}"
+        self.parallel = True  # the server's own business
         self.model = model
         self.max_new_tokens = max_new_tokens
         self.workers = workers
@@ -249,6 +256,8 @@ def _load(name: str) -> tuple[Any, Any]:
         model = model.merge_and_unload() if dtype == torch.float32 else model
     if tokenizer.chat_template is None:
         raise UserError(f"{name}: the tokenizer has no chat template, so the prompt's form is unknown")
+    if line := fit(tokenizer):
+        print(f"{name}: {line}", file=sys.stderr, flush=True)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return model.to("cuda" if torch.cuda.is_available() else "cpu").eval(), tokenizer

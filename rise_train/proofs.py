@@ -1,19 +1,41 @@
 """The proofs of the pre-flight check, each about one row and its token ids. A failed one raises `UserError`."""
 
 import json
+import re
+from collections.abc import Callable, Mapping
 from typing import Any
 
+from eval.calls import calls_of, exact, read_reply
 from rise_train.masking import Encoded
 from synthesis.errors import UserError
 
 Row = dict[str, Any]
+Reader = Callable[[str, str, list[Row]], Mapping[str, Any]]
+"""Reads a reply as evaluation does: (reply, prompt, tools) to assistant message."""
+NEAR = 64
+"""Tokens of the prompt's end that a reader needs to see, to know where the reply begins."""
 
 
-def prove_conversation(tokenizer: Any, row: Row, encoded: Encoded) -> None:
-    """All proofs on one SFT row: calls learnt, the rest not, no control token, and the template's own markers agree."""
+def reader_of(tokenizer: Any) -> Reader | None:
+    """How evaluation reads this tokenizer's replies; None where the tokenizer does not say it itself."""
+    from eval.policies import reply_parser
+
+    return reply_parser(tokenizer) if tokenizer.response_template is not None else None
+
+
+def text_of(tokenizer: Any, ids: list[int]) -> str:
+    """The exact text of token ids, control tokens included."""
+    return str(tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+
+
+def prove_conversation(tokenizer: Any, row: Row, encoded: Encoded, reader: Reader | None = None) -> None:
+    """All proofs on one SFT sequence: calls learnt, the rest not, no control token, and the template's markers agree.
+
+    The sequence has a target for every assistant message, or for the last of them alone.
+    """
     turns = [message for message in row["messages"] if message["role"] == "assistant"]
-    for message, target in zip(turns, encoded.targets, strict=True):
-        prove_calls(tokenizer, message, target)
+    for message, (start, end) in zip(turns[-len(encoded.spans) :], encoded.spans, strict=True):
+        prove_answer(tokenizer, message, encoded.input_ids[:start], encoded.input_ids[start:end], row["tools"], reader)
     free = [token for token, label in zip(encoded.input_ids, encoded.labels, strict=True) if label == -100]
     prove_untrained(tokenizer, row["messages"], free)
     prove_no_control(tokenizer, row["messages"])
@@ -21,9 +43,24 @@ def prove_conversation(tokenizer: Any, row: Row, encoded: Encoded) -> None:
         _prove_markers(tokenizer, encoded, encoded.marked)
 
 
-def prove_calls(tokenizer: Any, message: Row, target: list[int]) -> None:
-    """Every tool name, argument name and value stands in the decoded target, call by call in order."""
-    text, at = tokenizer.decode(target, skip_special_tokens=False), 0
+def prove_answer(
+    tokenizer: Any, message: Row, prompt: list[int], target: list[int], tools: list[Row], reader: Reader | None
+) -> None:
+    """All proofs on one assistant message and the tokens to learn for it: what is said, no empty thought, read back."""
+    text = text_of(tokenizer, target)
+    prove_calls(message, text)
+    if re.search(r"<think>\s*</think>", text):
+        raise UserError(
+            f"an empty thought is in the tokens to learn: {text[:80]!r}; leave `chat_template_path` out, or name a "
+            "template that writes no thoughts"
+        )
+    if reader is not None:
+        _prove_read_back(reader, message, text_of(tokenizer, prompt[-NEAR:]), text, tools)
+
+
+def prove_calls(message: Row, text: str) -> None:
+    """Every tool name, argument name and value stands in the text of the target, call by call in order; so do words."""
+    at = 0
     for call in message.get("tool_calls") or []:
         function = call["function"]
         at = text.find(function["name"], at)
@@ -31,8 +68,21 @@ def prove_calls(tokenizer: Any, message: Row, target: list[int]) -> None:
         if missing is not None:
             raise UserError(f"{missing!r} of the call to {function['name']} is not in the tokens to learn: {text!r}")
         at += len(function["name"])
-    if not message.get("tool_calls") and _squeeze(message["content"]) not in _squeeze(text):
+    if _squeeze(message["content"] or "") not in _squeeze(text):
         raise UserError(f"the answer {message['content']!r} is not in the tokens to learn: {text!r}")
+
+
+def _prove_read_back(reader: Reader, message: Row, prompt: str, text: str, tools: list[Row]) -> None:
+    """What evaluation would read in the learnt reply is the row's calls, value by value and type by type."""
+    reply = read_reply(text, lambda said: reader(said, prompt, tools))
+    wanted = calls_of(message)
+    same = len(reply.calls) == len(wanted) and all(
+        read.name == call.name and exact(read.arguments, call.arguments)
+        for read, call in zip(reply.calls, wanted, strict=True)
+    )
+    if not same:
+        found = "; ".join(json.dumps(call.as_dict(), ensure_ascii=False) for call in reply.calls) or reply.problem
+        raise UserError(f"the calls in the tokens to learn read back as {found}: {text!r}")
 
 
 def _missing_leaf(text: str, value: Any) -> str | None:
@@ -54,16 +104,21 @@ def _spellings(value: Any) -> list[str]:
 
 
 def prove_untrained(tokenizer: Any, messages: list[Row], free: list[int]) -> None:
-    """The user's words and the tools' results all stand, in order, in the tokens without loss."""
-    text, at = _squeeze(tokenizer.decode(free, skip_special_tokens=False)), 0
+    """The user's words and the tools' results all stand, in order, in the tokens without loss.
+
+    As they are, or as a JSON string; the system text wherever the template puts it.
+    """
+    text, at = _squeeze(text_of(tokenizer, free)), 0
     for message in messages:
         if message["role"] == "assistant" or not message["content"]:
             continue
         words = _squeeze(message["content"])
-        found = text.find(words, at)
-        if found < 0:
+        quoted = _squeeze(json.dumps(message["content"], ensure_ascii=False)[1:-1])
+        start = 0 if message["role"] == "system" else at
+        found = next(((p, w) for w in (words, quoted) if (p := text.find(w, start)) >= 0), None)
+        if found is None:
             raise UserError(f"the {message['role']} message {words[:80]!r} is not in the tokens without loss")
-        at = found + len(words)
+        at = at if message["role"] == "system" else found[0] + len(found[1])
 
 
 def prove_no_control(tokenizer: Any, messages: list[Row]) -> None:

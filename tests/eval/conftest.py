@@ -145,8 +145,12 @@ def _save(folder: Path, model: Any, tokenizer: Any) -> Path:
 
 @pytest.fixture(scope="session")
 def tokenizer(rows: list[Row]) -> Any:
-    """The tokenizer of both models."""
-    return make_tokenizer([str(r) for r in rows] + [template("qwen3")])
+    """The tokenizer of both models, with the template that training would give it."""
+    from eval.templates import fit
+
+    fitted = make_tokenizer([str(r) for r in rows] + [template("qwen3")])
+    assert fit(fitted)
+    return fitted
 
 
 @pytest.fixture(scope="session")

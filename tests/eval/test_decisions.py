@@ -22,6 +22,7 @@ class Scripted:
 
     def __init__(self, answer: Callable[[Prompt], Reply]) -> None:
         self.name = "scripted"
+        self.parallel = True
         self.answer = answer
 
     def reply(self, prompts: Sequence[Prompt], progress: Callable[[int], None]) -> list[Reply]:
@@ -154,3 +155,20 @@ def test_a_result_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
 def test_progress_is_told_in_plain_lines_where_there_is_no_terminal(dataset: Path, quiet: Callable[[], str]) -> None:
     evaluate("x", dataset, policy=Scripted(lambda prompt: Reply("", (), "no tool call in the reply")))
     assert "evaluating scripted: 4 of 4 turns" in quiet()
+
+
+def test_a_model_with_one_call_a_turn_is_asked_for_one_at_a_time(dataset: Path) -> None:
+    asked: list[Prompt] = []
+
+    def answer(prompt: Prompt) -> Reply:
+        asked.append(prompt)
+        return Reply("", (), "no tool call in the reply")
+
+    policy = Scripted(answer)
+    policy.parallel = False
+    result = evaluate("x", dataset, policy=policy)
+    assert (result["n_turns"], len(asked)) == (5, 5)
+    assert all(len(m.get("tool_calls", [])) < 2 for prompt in asked for m in prompt.messages)
+    task = next(task for task in result["tasks"] if task["pattern"] == "parallel")
+    assert [[call["name"] for call in turn["gold"]] for turn in task["turns"]] == [["excel__read"], ["time__convert"]]
+    assert [len(turn["critical"]) for turn in task["turns"]] == [2, 0]

@@ -136,6 +136,28 @@ def test_a_tokenizer_without_template_is_refused(kit: Any, raw_model: Path, tmp_
         LocalPolicy(tmp_path)
 
 
+def test_an_untrained_base_is_asked_as_a_trained_one_is(
+    kit: Any, raw_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from transformers import AutoModelForCausalLM
+
+    tokenizer = kit.make_tokenizer(["a few words"])
+    tokenizer.chat_template = (
+        "{% for message in messages %}{% if message['role'] == 'user' %}{{ 'User: ' + message['content'] + '\\n\\n' }}"
+        "{% elif message['role'] == 'assistant' %}{{ 'Assistant: ' + message['content'] + eos_token }}{% endif %}"
+        "{% endfor %}{% if add_generation_prompt %}{{ 'Assistant:' }}{% endif %}"
+    )
+    tokenizer.save_pretrained(tmp_path)
+    AutoModelForCausalLM.from_pretrained(raw_model).save_pretrained(tmp_path)
+    policy = LocalPolicy(tmp_path)
+    assert "chat template: deepseek_llm instead of the stock one (it shows no tools" in capsys.readouterr().err
+    prompt = policy.render(Prompt([{"role": "user", "content": "What is 09:30 in Tokyo?"}], kit.tools))
+    assert "time__convert" in prompt
+    assert prompt.endswith("User: What is 09:30 in Tokyo?\n\nAssistant:")
+    reply = policy.parse(' <tool_call>\n{"name": "time__convert", "arguments": {}}\n</tool_call>', prompt, kit.tools)
+    assert reply["tool_calls"][0]["function"]["name"] == "time__convert"
+
+
 CALL_TEXT = '<tool_call>\n{"name": "excel__read", "arguments": {"sheet": "A", "rows": "3"}}\n</tool_call><|im_end|>'
 BARE_TEXT = (
     "<tool_call>\n<function=excel__read>\n<parameter=sheet>\n12\n</parameter>\n<parameter=rows>\n3\n</parameter>\n"

@@ -1,6 +1,8 @@
 """The pre-flight check: it passes good data, and each kind of bad data stops it with the row named."""
 
 import copy
+import io
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +41,12 @@ def test_overlong_stops_or_is_dropped_and_counted(tokenizer: Any) -> None:
     rows = [sft_row(i) for i in range(6)]
     lengths = [len(e.input_ids) for e in check_sft(tokenizer, rows, None).encoded]
     limit = sorted(lengths)[2]
-    with pytest.raises(UserError, match=rf"sft row \d+ \(id \w+\): \d+ tokens do not fit into max_length {limit}"):
+    message = (
+        rf"^sft row \d+ \(id \w+\): \d+ tokens do not fit into max_length {limit}; "
+        rf"3 of 6 rows are longer than max_length {limit}; "
+        rf"max_length: {max(lengths)} keeps all; raise it, or set on_overlong: drop$"
+    )
+    with pytest.raises(UserError, match=message):
         check_sft(tokenizer, rows, limit)
     report = check_sft(tokenizer, rows, limit, "drop")
     assert (report.rows, len(report.dropped)) == (3, 3)
@@ -57,7 +64,7 @@ def test_pairs_differ_and_share_their_prompt(tokenizer: Any) -> None:
         assert pair.chosen_ids != pair.rejected_ids
         assert pair.chosen_ids[-1] == pair.rejected_ids[-1] == tokenizer.eos_token_id
         assert pair.chosen_ids.count(tokenizer.eos_token_id) == 1
-        assert tokenizer.decode(pair.prompt_ids).endswith("<|im_start|>assistant\n")
+        assert tokenizer.decode(pair.prompt_ids).endswith("<|im_start|>assistant\n<think>\n\n</think>\n\n")
 
 
 def test_equal_chosen_and_rejected_stop(tokenizer: Any) -> None:
@@ -68,30 +75,39 @@ def test_equal_chosen_and_rejected_stop(tokenizer: Any) -> None:
 
 
 def test_a_call_that_the_template_drops_stops(tokenizer: Any) -> None:
-    first_only = tokenizer.chat_template.replace(
-        "for tool_call in message.tool_calls", "for tool_call in message.tool_calls[:1]"
+    without = tokenizer.chat_template.replace(
+        "in message.tool_calls or []", "in message.tool_calls or [] if call.function.name != 'weather__forecast'"
     )
-    broken = build_tokenizer(first_only)
-    assert check_sft(broken, [sft_row(0)], None).rows == 1
+    broken = build_tokenizer(without)
+    assert check_sft(broken, [sft_row(1)], None).rows == 1
     with pytest.raises(UserError, match="'weather__forecast' of the call to weather__forecast is not in the tokens"):
         check_sft(broken, [sft_row(2)], None)
-    parallel = preference_rows(sft_row(2))
     with pytest.raises(UserError, match=r"preference row 0 .*not in the tokens to learn"):
-        check_preference(broken, parallel, None)
+        check_preference(broken, preference_rows(sft_row(2)), None)
+
+
+def test_a_template_that_drops_the_second_call_gets_one_call_a_turn(tokenizer: Any) -> None:
+    first_only = build_tokenizer(
+        tokenizer.chat_template.replace("in message.tool_calls or []", "in (message.tool_calls or [])[:1]")
+    )
+    report = check_sft(first_only, [sft_row(i) for i in range(3)], None)
+    assert (report.rows, report.linear) == (3, 1)
+    assert [len(e.spans) for e in report.encoded] == [2, 3, 3]
+    assert "1 turns of parallel calls made one call at a time" in report.line()
+    pairs = check_preference(first_only, preference_rows(sft_row(2)), None)
+    assert (len(pairs.groups), pairs.rows, pairs.linear, pairs.lost) == (1, 3, 1, 0)
 
 
 def test_a_value_that_the_template_drops_stops(tokenizer: Any) -> None:
-    keys_only = tokenizer.chat_template.replace(
-        "tool_call.arguments | tojson", "tool_call.arguments.keys() | list | tojson"
-    )
+    keys_only = tokenizer.chat_template.replace("c.arguments | tojson)", "c.arguments.keys() | list | tojson)")
     with pytest.raises(UserError, match=r"'Bern' of the call to weather__forecast"):
         check_sft(build_tokenizer(keys_only), [sft_row(0)], None)
 
 
 def test_markers_on_a_tool_result_stop(tokenizer: Any) -> None:
     leaking = tokenizer.chat_template.replace(
-        "{{- content }}\n        {{- '\\n</tool_response>' }}",
-        "{% generation %}{{- content }}{% endgeneration %}\n        {{- '\\n</tool_response>' }}",
+        '~ message.content ~ "\\n</tool_response>" -}}',
+        '-}}{%- generation -%}{{- message.content -}}{%- endgeneration -%}{{- "\\n</tool_response>" -}}',
     )
     assert leaking != tokenizer.chat_template
     with pytest.raises(UserError, match="only the template's generation marker gives loss"):
@@ -120,17 +136,35 @@ def test_selection_is_fixed_capped_and_broad() -> None:
 
 
 @pytest.mark.parametrize("stage", ["sft", "dpo"])
-def test_check_config(stage: str, tiny_model: Path, tiny_dataset: Path) -> None:
-    shown: list[Any] = []
+def test_check_config(stage: str, tiny_model: Path, tiny_dataset: Path, tmp_path: Path) -> None:
     recipe = ROOT / "recipes" / "tiny" / stage / "config_full.yaml"
-    report = check_config(
-        recipe, ["--model_name_or_path", str(tiny_model), "--dataset_name", str(tiny_dataset)], shown.append
-    )
+    overrides = ["--model_name_or_path", str(tiny_model), "--dataset_name", str(tiny_dataset)]
+    console = Console(width=200, file=io.StringIO())
+    page = tmp_path / "new" / "check.html"
+    report = check_config(recipe, overrides, console=console, html=page, rows=2)
     assert report.stage == stage
-    console = Console(width=200, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
-    for part in shown:
-        console.print(part)
-    assert "check passed" in console.export_text()
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert report.line() in text
+    assert f"max_length 2048 keeps all {len(report.budget.rows)} rows; max_length: {report.longest} would do" in text
+    assert [f"row {id_}" in text for id_ in report.ids[:3]] == [True, True, report.ids[2] in report.ids[:2]]
+    assert page.read_text().count("<section>") == 2
+    assert (f"reference = {tiny_model}" in text) == (stage == "dpo")
+    assert ("carries no fingerprint" in text) == (stage == "dpo")
+
+
+def test_the_reference_is_compared_with_what_its_training_left(
+    sft_full: Path, tiny_model: Path, tiny_dataset: Path, tmp_path: Path
+) -> None:
+    recipe = ROOT / "recipes" / "tiny" / "dpo" / "config_full.yaml"
+    console = Console(width=200, file=io.StringIO())
+    check_config(recipe, ["--model_name_or_path", str(sft_full), "--dataset_name", str(tiny_dataset)], console=console)
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert f"reference = {sft_full}" in text
+    assert f"the reference's log-probs equal those that the training of {sft_full} left" in text
+    changed = shutil.copytree(sft_full, tmp_path / "changed")
+    shutil.copy(tiny_model / "model.safetensors", changed)
+    with pytest.raises(UserError, match=f"the reference is not the model of {changed}: log-probs"):
+        check_config(recipe, ["--model_name_or_path", str(changed), "--dataset_name", str(tiny_dataset)])
 
 
 def test_every_shipped_recipe_names_its_stage_and_parses() -> None:
