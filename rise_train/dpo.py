@@ -6,7 +6,8 @@
     accelerate launch -m rise_train.dpo --config recipes/tiny/dpo/config_lora.yaml --beta 0.2
 
 Each pair is one assistant turn against the same turn with mutated critical parameters; the history, with its real tool
-results, is prompt. The reference is the model that training starts from, which is proved before the first step.
+results, is prompt. The reference is the model that the recipe's `reference` names, by default the one that training
+starts from, which is proved before the first step.
 """
 
 import shutil
@@ -16,48 +17,57 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rise_train.check import CheckReport
+from rise_train.reference import Loaded, Reference
 from synthesis.errors import UserError
 
 
 def main(data_args: Any, training_args: Any, model_args: Any) -> Path:
     """Check the pairs, prove the reference, train, and leave model and manifest; returns the manifest's path."""
     from rise_train import manifest
-    from rise_train.check import check_preference, select_pairs
+    from rise_train.check import check_rows
     from rise_train.config import settings
-    from rise_train.models import load_rows, load_tokenizer
-    from rise_train.progress import quiet_libraries
+    from rise_train.memory import keep_freed_memory
+    from rise_train.models import load_tokenizer
+    from rise_train.progress import quiet_libraries, settle_wandb
+    from rise_train.reference import MERGED, choose, prove
+    from rise_train.sharding import placed
 
     quiet_libraries()
+    keep_freed_memory()
+    reference = choose(data_args.reference, model_args, training_args)
     run = manifest.open_run("dpo", settings(data_args, training_args, model_args), data_args, model_args, training_args)
     if run.finished:
         print(f"dpo: {run.folder} is finished already; nothing to do")
         return run.folder / manifest.MANIFEST
 
+    settle_wandb(training_args)
     tokenizer = load_tokenizer(model_args, training_args)
-    groups = load_rows(data_args, "dpo")
-    groups = select_pairs(
-        groups, data_args.pairs_per_group, data_args.max_pairs, training_args.seed, whole=data_args.grouped
-    )
-    report = check_preference(tokenizer, groups, training_args.max_length, data_args.on_overlong)
+    manifest.inherit(run, tokenizer)
+    report = check_rows("dpo", tokenizer, data_args, training_args)
     print(f"dpo: {report.line()}", flush=True)
 
-    trainer, tokens = build_trainer(tokenizer, report, training_args, model_args, run.folder, data_args)
-    print(f"dpo: {prove_reference(trainer, report, model_args)}", flush=True)
+    trainer, tokens = build_trainer(tokenizer, report, reference, data_args, training_args, model_args)
+    with placed(trainer):
+        proof = prove(trainer, reference, report.pairs, model_args)
+    for line in proof.lines:
+        print(f"dpo: {line}", flush=True)
     trainer.train(resume_from_checkpoint=run.checkpoint())
     trainer.save_model(training_args.output_dir)
-    shutil.rmtree(
-        run.folder / "ref", ignore_errors=True
-    )  # TRL saves the reference's adapter too; nobody should load it
+    # TRL saves the reference's adapter too: nobody should load it.
+    shutil.rmtree(run.folder / "ref", ignore_errors=True)
+    if not model_args.use_peft:
+        shutil.rmtree(run.folder / MERGED, ignore_errors=True)  # the result stands alone
 
     tokens = round(tokens * trainer.state.epoch)
     compute = {"trained_tokens": tokens, "reference_tokens": tokens}
-    return manifest.finish(run, trainer, report.summary(), manifest.pair_probe_rows(report.pairs), compute)
+    rows = manifest.pair_probe_rows(report.pairs)
+    return manifest.finish(run, trainer, report.summary(), rows, compute, reference=proof.facts)
 
 
 def build_trainer(
-    tokenizer: Any, report: CheckReport, training_args: Any, model_args: Any, folder: Path, data_args: Any
+    tokenizer: Any, report: CheckReport, reference: Reference, data_args: Any, training_args: Any, model_args: Any
 ) -> tuple[Any, int]:
-    """A trainer over the checked token ids, and the tokens that one epoch computes.
+    """A trainer over the checked token ids with the chosen reference, and the tokens that one epoch computes.
 
     TRL renders, masks and cuts nothing after the proof. With `grouped` a group's prompt is computed once for all its
     pairs, which is first compared with the pairs themselves; a model that this cannot serve takes the stock path.
@@ -65,34 +75,37 @@ def build_trainer(
     from transformers import PrinterCallback
 
     from rise_train.losses import refuse_weight
-    from rise_train.models import load_policy, score_only_targets
+    from rise_train.models import score_only_targets
     from rise_train.progress import ProgressCallback
+    from rise_train.qlora import settle_adapter
+    from rise_train.reference import load, merge
 
     score_only_targets()
-    model, peft_config = load_policy(model_args, training_args)
-    why = "grouped: false" if not data_args.grouped else _unserved(model, model_args)
+    if reference.name == "merged":
+        print(f"dpo: {merge(reference, report.pairs, tokenizer, model_args, training_args)}", flush=True)
+    loaded = load(reference, tokenizer, model_args, training_args)
+    why = "grouped: false" if not data_args.grouped else _unserved(loaded, model_args)
     refuse_weight(data_args.shared_weight, why, training_args.ld_alpha)
-    form = (
-        _pairs(report, training_args)
-        if why
-        else _groups(report, training_args, tokenizer, model_args, data_args.shared_weight)
-    )
+    weight = data_args.shared_weight
+    form = _pairs(report, training_args) if why else _groups(report, training_args, tokenizer, model_args, weight)
     trainer = form.trainer(
-        model=model,
+        **loaded._asdict(),
         args=training_args,
         train_dataset=form.rows,
         data_collator=form.collator,
         processing_class=tokenizer,
-        peft_config=peft_config,
-        callbacks=[ProgressCallback("dpo", folder)],
+        callbacks=[ProgressCallback("dpo", Path(training_args.output_dir), form.tokens)],
     )
     trainer.remove_callback(PrinterCallback)
+    settle_adapter(trainer.model, reference.start, model_args)
     if why:
         print(f"dpo: pair by pair ({why}), {form.tokens:,} tokens an epoch", flush=True)
     else:
         from rise_train.grouped_dpo import self_check
+        from rise_train.sharding import placed
 
-        gap = self_check(trainer, min(form.rows, key=lambda row: len(row["prompt_ids"])))
+        with placed(trainer):
+            gap = self_check(trainer, min(form.rows, key=lambda row: len(row["prompt_ids"])))
         saved = report.tokens / form.tokens
         print(
             f"dpo: {len(report.groups)} groups share their prompts: {form.tokens:,} tokens an epoch, {saved:.1f} times "
@@ -111,14 +124,16 @@ class Form(NamedTuple):
     tokens: int
 
 
-def _unserved(model: Any, model_args: Any) -> str:
-    """Why the model, a path or a loaded one, cannot train on packed groups; empty where it can."""
+def _unserved(loaded: Loaded, model_args: Any) -> str:
+    """Why policy or reference cannot compute packed groups; empty where both can."""
     from transformers import AutoConfig
 
-    from rise_train.grouped_dpo import unserved
+    from rise_train.attention import unserved
 
-    config = model.config if not isinstance(model, str) else AutoConfig.from_pretrained(model)
-    return unserved(config, model_args.attn_implementation or "sdpa")
+    attention = model_args.attn_implementation or "sdpa"
+    models = [model for model in (loaded.model, loaded.ref_model) if model is not None]
+    configs = [AutoConfig.from_pretrained(model) if isinstance(model, str) else model.config for model in models]
+    return next(filter(None, (unserved(config, attention) for config in configs)), "")
 
 
 def _pairs(report: CheckReport, training_args: Any) -> Form:
@@ -151,34 +166,6 @@ def _groups(report: CheckReport, training_args: Any, tokenizer: Any, model_args:
     rows = Dataset.from_list([asdict(report.groups[i]) for i in arrange(lengths, training_args)])
     one_row = model_args.attn_implementation == "flex_attention"
     return Form(GroupedDPOTrainer, rows, GroupCollator(tokenizer.pad_token_id, one_row, weight), sum(lengths))
-
-
-def prove_reference(trainer: Any, report: CheckReport, model_args: Any) -> str:
-    """Prove by log-probabilities that the reference is the model in `model_name_or_path`; returns a line that says so.
-
-    Two guards: the policy starts exactly at the reference (else the first margins are not 0), and both equal the
-    fingerprint that the SFT stage stored with its model (else both could be the base model). Raises `UserError`.
-    """
-    from rise_train.manifest import pair_probe_rows, read_probe
-    from rise_train.models import log_probs, reference_log_probs, same_log_probs
-
-    exact = model_args.dtype in (None, "auto", "float32")
-    stored = read_probe(model_args.model_name_or_path)
-    rows = stored[0] if stored else pair_probe_rows(report.pairs)
-    reference = reference_log_probs(trainer, rows)
-    policy = log_probs(trainer.accelerator.unwrap_model(trainer.model), rows)
-    if not same_log_probs(reference, policy, exact_dtype=exact):
-        raise UserError(f"the reference is not the model that training starts from: log-probs {reference} and {policy}")
-    if stored is None:
-        return (
-            f"reference = policy at step 0 ({len(rows)} rows; {model_args.model_name_or_path} carries no fingerprint)"
-        )
-    if not same_log_probs(reference, stored[1], exact_dtype=exact):
-        raise UserError(
-            f"the reference is not the model of {model_args.model_name_or_path}: log-probs {reference} where its "
-            f"training left {stored[1]}"
-        )
-    return f"reference = {model_args.model_name_or_path} (log-probs of {len(rows)} rows equal those its training left)"
 
 
 def run_cli(argv: list[str]) -> int:

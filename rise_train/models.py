@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from eval import templates
 from eval.decisions import level
 from rise_train.masking import use_training_template
 from synthesis.errors import UserError
@@ -38,76 +39,122 @@ def load_tokenizer(model_args: Any, training_args: Any) -> Any:
 
     Raises `UserError` when there is none, or its template cannot show tool calls.
     """
-    from transformers import AutoTokenizer
-
     path = model_args.model_name_or_path
-    _require_model(path)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(path, revision=model_args.model_revision)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: no tokenizer could be loaded ({' '.join(str(error).split())[:200]})") from error
+    require_model("model_name_or_path", path)
+    tokenizer = read_tokenizer(path, model_args.model_revision)
     template = getattr(training_args, "chat_template_path", None)
     if template:
-        tokenizer.chat_template = Path(template).read_text()
+        tokenizer.chat_template = templates.read(template)
         training_args.chat_template_path = None
     eos = getattr(training_args, "eos_token", None)
     if eos:
         tokenizer.eos_token = eos
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
-    use_training_template(tokenizer)
+    if line := use_training_template(tokenizer):
+        print(line, flush=True)
     return tokenizer
 
 
-def _require_model(path: str) -> None:
+def read_tokenizer(path: str, revision: str = "main") -> Any:
+    """The tokenizer of a folder or Hub id as it is; `UserError` when there is none."""
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(path, revision=revision)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: no tokenizer could be loaded ({' '.join(str(error).split())[:200]})") from error
+
+
+def is_no_model(path: str) -> bool:
+    """Whether `path` can be no model: it looks like a folder of this machine, and no config of a model is in it."""
     looks_local = Path(path).exists() or path.startswith((".", "/", "~")) or path.count("/") != 1
-    if looks_local and not any((Path(path) / n).is_file() for n in ("config.json", "adapter_config.json")):
-        raise UserError(f"model_name_or_path: {path} is no model folder (expected config.json or adapter_config.json)")
+    return looks_local and not any((Path(path) / n).is_file() for n in ("config.json", "adapter_config.json"))
+
+
+def require_model(field: str, path: str) -> None:
+    """Raise `UserError`, which names the field, when `path` is a folder and none of a model."""
+    if is_no_model(path):
+        raise UserError(f"{field}: {path} is no model folder (expected config.json or adapter_config.json)")
 
 
 def load_policy(model_args: Any, training_args: Any) -> tuple[Any, Any]:
-    """(model, peft_config) for a TRL trainer, such that DPO's reference is what the policy starts from.
+    """(model, peft_config) for a TRL trainer.
 
-    Three cases (all others are refused, because in TRL they quietly train against the base model):
-    a full model is given as its path, which TRL loads twice, as policy and as reference; a full model with `use_peft`
-    gets a fresh adapter, and the reference is the model without it; an adapter folder becomes a `PeftModel` whose
-    adapter goes on training, and TRL freezes a copy of it, `ref`, as the reference.
+    A full model is given as its folder or Hub id, which TRL loads (a quantised one is loaded here); with `use_peft`
+    there is a config for a new adapter beside it. An adapter folder becomes a `PeftModel` whose adapter goes on
+    training. What TRL would take for something else without a word (an adapter's folder as a model) is refused.
     """
     from trl import get_peft_config
 
     path = model_args.model_name_or_path
-    if model_args.load_in_4bit or model_args.load_in_8bit:
-        raise UserError("load_in_4bit, load_in_8bit: quantised training has not been tested here yet; leave them out")
-    dtype = {"dtype": model_args.dtype, "attn_implementation": model_args.attn_implementation}
-    training_args.model_init_kwargs = {
-        "revision": model_args.model_revision,
-        **dtype,
-        **(training_args.model_init_kwargs or {}),
-    }
-    if not is_adapter(path):
+    init = init_kwargs(model_args, training_args)
+    if not is_adapter(path) and "quantization_config" not in init:
+        training_args.model_init_kwargs = init
         return path, get_peft_config(model_args)
+    training_args.model_init_kwargs = None
+    if not is_adapter(path):
+        return load_model(path, init), get_peft_config(model_args)
     if not model_args.use_peft:
         raise UserError(
             f"model_name_or_path: {path} is a LoRA adapter; set use_peft: true, or merge it into a full model"
         )
-    model = load_adapter(path, training_args.model_init_kwargs)
-    training_args.model_init_kwargs = None
-    rank = model.peft_config["default"].r
+    require_rank(path, model_args)
+    return load_adapter(path, init), None
+
+
+def require_rank(path: str, model_args: Any) -> None:
+    """Raise `UserError` when the recipe gives another rank than the adapter of folder `path` has and goes on with."""
+    rank = json.loads((Path(path) / "adapter_config.json").read_text())["r"]
     if model_args.lora_r != rank:
         raise UserError(
             f"lora_r: the adapter {path} has rank {rank} and goes on with it, but the recipe says {model_args.lora_r}"
         )
-    return model, None
+
+
+def init_kwargs(model_args: Any, training_args: Any) -> dict[str, Any]:
+    """How models of this recipe are loaded: keyword arguments of `from_pretrained`."""
+    from accelerate.utils import DistributedType
+
+    from rise_train.qlora import quantisation
+
+    init: dict[str, Any] = {
+        "revision": model_args.model_revision,
+        "dtype": model_args.dtype,
+        "attn_implementation": model_args.attn_implementation,
+    }
+    if settings := quantisation(model_args, training_args):
+        init["quantization_config"] = settings
+    if training_args.distributed_state.distributed_type != DistributedType.NO:
+        init["device_map"] = None  # else every process would spread it over all GPUs
+    return {**init, **(training_args.model_init_kwargs or {})}
+
+
+def load_model(path: str, init: dict[str, Any]) -> Any:
+    """The full model of a folder or Hub id, loaded as TRL would, with `init` for `from_pretrained`."""
+    from trl.trainer.utils import create_model_from_path
+
+    from rise_train.qlora import keep_layout
+
+    model = create_model_from_path(path, **init)
+    if "quantization_config" in init:
+        keep_layout(model)
+    return model
 
 
 def load_adapter(path: str, init: dict[str, Any]) -> Any:
     """A `PeftModel` with the adapter of folder `path` as its trainable `default` adapter."""
     from peft import PeftModel
-    from trl.trainer.utils import create_model_from_path
 
     base = base_of(path)
-    _require_model(base)
-    return PeftModel.from_pretrained(create_model_from_path(base, **init), path, is_trainable=True)
+    require_model(f"{Path(path) / 'adapter_config.json'}: base_model_name_or_path", base)
+    return PeftModel.from_pretrained(load_model(base, init), path, is_trainable=True)
+
+
+def load_frozen(path: str, init: dict[str, Any]) -> Any:
+    """The model of a folder or Hub id, adapters included, with nothing to train in it."""
+    model = load_adapter(path, init).get_base_model() if is_adapter(path) else load_model(path, init)
+    return model.requires_grad_(False)
 
 
 def score_only_targets() -> None:

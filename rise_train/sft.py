@@ -25,42 +25,58 @@ def main(data_args: Any, training_args: Any, model_args: Any) -> Path:
 
     from rise_train import manifest
     from rise_train.batches import arrange
-    from rise_train.check import check_sft
+    from rise_train.check import check_rows
     from rise_train.config import settings
-    from rise_train.models import load_policy, load_rows, load_tokenizer, score_only_targets
-    from rise_train.progress import ProgressCallback, quiet_libraries
+    from rise_train.memory import keep_freed_memory
+    from rise_train.models import load_policy, load_tokenizer, score_only_targets
+    from rise_train.progress import ProgressCallback, quiet_libraries, settle_wandb
+    from rise_train.qlora import settle_adapter
+    from rise_train.sharding import placed
+    from rise_train.shared_prefix import share, unshared
 
     quiet_libraries()
+    keep_freed_memory()
     run = manifest.open_run("sft", settings(data_args, training_args, model_args), data_args, model_args, training_args)
     if run.finished:
         print(f"sft: {run.folder} is finished already; nothing to do")
         return run.folder / manifest.MANIFEST
 
+    settle_wandb(training_args)
     tokenizer = load_tokenizer(model_args, training_args)
-    report = check_sft(tokenizer, load_rows(data_args, "sft"), training_args.max_length, data_args.on_overlong)
+    manifest.inherit(run, tokenizer)
+    report = check_rows("sft", tokenizer, data_args, training_args)
     print(f"sft: {report.line()}", flush=True)
     if data_args.train_tokens is not None:
         training_args.num_train_epochs = round(data_args.train_tokens / report.tokens, 3)
 
     # The checked ids themselves are trained on, so TRL neither renders, masks nor cuts anything after the proof.
-    order = arrange([len(e.input_ids) for e in report.encoded], training_args)
+    shared = data_args.shared_prefix
+    if shared and (why := unshared(model_args, training_args)):
+        print(f"sft: row by row ({why})", flush=True)
+        shared = False
+    ids = [e.input_ids for e in report.encoded]
+    order = arrange([len(row) for row in ids], training_args, ids if shared else None)
     rows = [{"input_ids": report.encoded[i].input_ids, "labels": report.encoded[i].labels} for i in order]
     training_args.assistant_only_loss = False
     score_only_targets()
     model, peft_config = load_policy(model_args, training_args)
+    progress = ProgressCallback("sft", run.folder)
     trainer = SFTTrainer(
         model=model,
         args=training_args,
         train_dataset=Dataset.from_list(rows),
         processing_class=tokenizer,
         peft_config=peft_config,
-        callbacks=[ProgressCallback("sft", run.folder)],
+        callbacks=[progress],
     )
     trainer.remove_callback(PrinterCallback)
+    settle_adapter(trainer.model, model_args.model_name_or_path, model_args)
+    with placed(trainer):
+        progress.tokens = tokens = share(trainer, rows) if shared else report.tokens
     trainer.train(resume_from_checkpoint=run.checkpoint())
     trainer.save_model(training_args.output_dir)
 
-    compute = {"trained_tokens": round(report.tokens * trainer.state.epoch), "reference_tokens": 0}
+    compute = {"trained_tokens": round(tokens * trainer.state.epoch), "reference_tokens": 0}
     return manifest.finish(run, trainer, report.summary(), manifest.probe_rows(report.encoded), compute)
 
 
