@@ -21,8 +21,7 @@ HELP = """Train a model to call tools as the user meant it.
 The usual way: synth (real MCP calls to a dataset), check (what a recipe would train on), ablate (train and
 compare every arm), publish (a folder for the Hub).
 
-One stage alone trains by `accelerate launch -m rise_train.sft --config recipes/tiny/sft/config_full.yaml`; the same
-with `dpo`.
+One stage alone: `rise train recipes/tiny/sft/config_full.yaml`, with --dry-run to see what it would take.
 """
 
 app = typer.Typer(
@@ -154,11 +153,43 @@ def check(
     config: Annotated[
         Path, typer.Argument(metavar="CONFIG.yaml", help="Recipe of a stage, e.g. recipes/tiny/sft/config_full.yaml.")
     ],
+    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the rows as a page, in colour.")] = None,
+    rows: Annotated[
+        int | None, typer.Option(min=1, help="Rows to show; default: 1 in the terminal, 50 in the page.")
+    ] = None,
 ) -> None:
     """Check a recipe before it trains: what is rendered, what carries loss, what is too long."""
     from rise_train.check import check_config
 
-    check_config(config)
+    check_config(config, html=html, rows=rows)
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def train(
+    context: typer.Context,
+    config: Annotated[
+        Path, typer.Argument(metavar="CONFIG.yaml", help="Recipe of a stage, e.g. recipes/tiny/sft/config_full.yaml.")
+    ],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what it would take.")] = False,
+    config_file: Annotated[
+        Path | None, typer.Option("--config_file", help="How to launch: recipes/accelerate_configs/*.yaml.")
+    ] = None,
+    num_processes: Annotated[
+        int | None, typer.Option("--num_processes", min=1, help="Instead of the launch file's number.")
+    ] = None,
+    tflops: Annotated[
+        float | None, typer.Option(min=0.001, help="10^12 operations a second of one device, for the time.")
+    ] = None,
+) -> None:
+    """Train one stage by its recipe, on one process or many; any field of it may follow as --NAME VALUE.
+
+    First it checks the data and says what the training will take; the same command goes on after an interruption.
+    """
+    from rise_train.plan import train as run
+
+    raise typer.Exit(
+        run(config, context.args, config_file=config_file, processes=num_processes, tflops=tflops, dry=dry_run)
+    )
 
 
 @app.command()
@@ -276,13 +307,24 @@ def _show_summary(summary: "Summary") -> None:
     from rich.table import Table
 
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
-    for name, count in summary.counts.items():
-        shown = ", ".join(f"{key} {value}" for key, value in count.items()) if isinstance(count, dict) else str(count)
-        table.add_row(f"[bold]{name.replace('_', ' ')}[/]", shown)
+    counts = dict(summary.counts)
+    rows = list(counts.pop("executed_by_kind").values())  # the card has the rows, and those by server
+    del counts["executed_by_server"]
+    verdicts = {verdict: sum(row[verdict] for row in rows) for verdict in (rows[0] if rows else ())}
+    for name, count in {**counts, "executed": verdicts}.items():
+        table.add_row(f"[bold]{name.replace('_', ' ')}[/]", _shown(count))
     console = Console()
     console.print(table, highlight=False)
     done = "was complete before" if summary.already_done else f"done in {summary.seconds:.0f} s"
     console.print(f"{done}: {summary.run / 'dataset'}", highlight=False, soft_wrap=True)
+
+
+def _shown(count: Any) -> str:
+    """A count, or counts by name, the inner ones in brackets."""
+    if not isinstance(count, dict):
+        return str(count)
+    inner = {name: f"({_shown(value)})" if isinstance(value, dict) else value for name, value in count.items()}
+    return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in inner.items())
 
 
 def _show_metrics(result: dict[str, Any]) -> None:

@@ -1,7 +1,8 @@
 """How synthesis scales: seconds, processor seconds and samples a second for runs of several sizes; embeddings a second.
 
-    python tests/bench/pipeline.py                       # 500 positives, and embeddings: about 2 minutes
-    python tests/bench/pipeline.py 1000 3240 10000       # the table in docs/synthesis.md; about an hour on 2 cores
+    python tests/bench/pipeline.py                       # 500 positives, and embeddings: about 4 minutes
+    python tests/bench/pipeline.py 1000 3240 10000       # the table in docs/synthesis.md; over an hour on 2 cores
+    make bench SIZES="1000 3240 10000"                   # the same, with all other benchmarks
 
 Every run is `rise synth` on the shipped servers with the offline author, in a folder of its own, with its stages' times
 from the manifest. Processor seconds include the servers. Embeddings are compared with those of `transformers` in padded
@@ -9,6 +10,7 @@ batches of 64.
 """
 
 import json
+import os
 import random
 import resource
 import subprocess
@@ -72,7 +74,7 @@ def embeddings() -> str:
 
 def main() -> None:
     """Print the table."""
-    sizes = [int(size) for size in sys.argv[1:]] or [500]
+    sizes = [int(size) for size in sys.argv[1:] or os.environ.get("SIZES", "500").split()]
     sys.path.insert(0, str(ROOT))
     print(embeddings(), flush=True)
     head = " ".join(f"{stage:>10}" for stage in STAGES)

@@ -161,7 +161,7 @@ def test_version_names_the_packages(capsys: pytest.CaptureFixture[str]) -> None:
 def test_user_errors_from_anywhere_reach_the_user(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def refuse(*_args: Any) -> None:
+    def refuse(*_args: Any, **_options: Any) -> None:
         raise UserError("recipe.yaml: unknown field `x`")
 
     monkeypatch.setattr("rise_train.check.check_config", refuse)
