@@ -138,7 +138,7 @@ def test_ablation_json_is_what_others_rely_on(done: Path) -> None:
 
 def test_the_dpo_arm_started_from_the_sft_arm(done: Path) -> None:
     log = (done / "run" / "ablation" / "logs" / "train" / "seed0" / "sft_dpo.log").read_text()
-    assert "equal those its training left" in log
+    assert "log-probs equal those that the training of" in log
 
 
 def test_what_is_done_is_skipped(done: Path) -> None:
