@@ -55,6 +55,8 @@ def push(folder: Path, name: str = "someone/mine", private: bool = True) -> str:
 
 
 def test_a_stranger_uses_what_was_pushed(adapter: Path, tiny_model: Path, tmp_path: Path, hub: Hub) -> None:
+    from transformers import AutoTokenizer
+
     hub.add("someone/base", contents(tiny_model))
     command = [sys.executable, "-m", "rise_train.cli", "publish", str(adapter), "-o", str(tmp_path / "out")]
     command += ["--base-id", "someone/base", "--push", "--repo-id", "someone/mine", "--public"]
@@ -67,15 +69,26 @@ def test_a_stranger_uses_what_was_pushed(adapter: Path, tiny_model: Path, tmp_pa
     assert not any(path.startswith(("ref", "optimizer")) for path in repo.files)
     assert "base_model: someone/base" in repo.files["README.md"].decode()
     first = json.loads(repo.files["examples.json"])[0]
-    assert _stranger(repo.files["README.md"].decode(), first, tmp_path) == [first["reply"].strip()] * 2
+    by_card, by_docs, prompt, without_adapter = _stranger(repo.files["README.md"].decode(), first, tmp_path)
+    assert by_card == by_docs == first["reply"].strip() != without_adapter
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    asked = tokenizer.apply_chat_template(
+        first["messages"], tools=first["tools"], add_generation_prompt=True, return_dict=True
+    )
+    assert json.loads(prompt) == asked["input_ids"]
 
 
 def _stranger(card: str, example: dict[str, Any], place: Path) -> list[str]:
-    """What the code of the card and that of the docs print, in a process that knows nothing but the Hub's address."""
+    """What the code of the card and that of the docs print, in a process that knows nothing but the Hub's address.
+
+    Then the prompt of the docs' code, as token ids, and what the base says to it without the adapter.
+    """
     blocks = [re.findall(r"```python\n(.*?)```", text, re.DOTALL)[0] for text in (card, DOCS.read_text())]
     blocks[0] = blocks[0].replace("max_new_tokens=256", "max_new_tokens=96")  # as many as the examples have
     blocks[0] = f"messages, tools = {example['messages']!r}, {example['tools']!r}\n{blocks[0]}"
     blocks[1] = blocks[1].replace("NAME/MODEL", "someone/mine").replace("NAME/BASE", "someone/base")
+    blocks.append("print(inputs['input_ids'][0].tolist())")
+    blocks.append(f"with model.disable_adapter():\n    {blocks[1].splitlines()[-2]}\n{blocks[1].splitlines()[-1]}")
     (place / "use.py").write_text("\nprint('=====')\n".join(blocks))
     env = {key: value for key, value in os.environ.items() if key != "HF_TOKEN"} | {"HF_HOME": str(place / "home")}
     done = subprocess.run([sys.executable, "-I", "use.py"], cwd=place, env=env, capture_output=True, text=True)
