@@ -71,7 +71,8 @@ def memory(shape: Shape, launch: Launch, held: float, optimiser: str, reference:
     AdamW keeps two numbers for each trained one, in the type of the weights; DeepSpeed holds the trained weights in
     the computing type and a float32 copy with float32 states beside them (ZeRO, arXiv 1910.02054, section 3.1: 2 + 2 +
     12 bytes), and divides states, gradients and weights in stages 1, 2 and 3; accelerate's FSDP2 holds float32 weights
-    under autocast and divides everything.
+    under autocast and divides everything. What is offloaded is in the host's memory: states with the gradients they are
+    updated by (arXiv 2101.06840, section 4.1), weights with those of a second model.
 
     Args:
         held: bytes of activations, from `activations`.
@@ -107,8 +108,8 @@ def memory(shape: Shape, launch: Launch, held: float, optimiser: str, reference:
         activations=held,
         buffers=buffers,
     )
-    result = replace(result, optimiser=0.0) if launch.offload_optimiser else result
-    return replace(result, weights=0.0) if launch.offload_weights else result
+    result = replace(result, optimiser=0.0, gradients=0.0) if launch.offload_optimiser else result
+    return replace(result, weights=0.0, reference=0.0) if launch.offload_weights else result
 
 
 def operations(shape: Shape, tokens: float, length: float, *, reference: float, checkpointing: bool) -> float:

@@ -178,7 +178,7 @@ def _ways(launch: Launch, processes: int) -> list[Launch]:
 def print_memory(ways: list[tuple[Launch, Memory]]) -> None:
     """A table of GiB in each process, the chosen launch in the first row."""
     names = [field.name for field in fields(Memory)] + ["total"]
-    print(f"{'GiB in each process':<20}" + "".join(f"{name[:7]:>8}" for name in names))
+    print("GiB in each process  weights   grads   optim   refer   activ buffers   total")
     for i, (launch, need) in enumerate(ways):
         offload = ", offload" if launch.offload_weights or launch.offload_optimiser else ""
         name = f"{'*' if i == 0 else ' '} {launch.processes} x {launch.kind}{offload}"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rise_train.models import base_of, is_adapter
+from rise_train.models import base_of, is_adapter, require_model
 from synthesis.errors import UserError
 
 BACKBONES = Path(__file__).with_name("backbones.yaml")
@@ -152,6 +152,7 @@ def read_config(path: str, revision: str | None = None) -> Any:
     known = yaml.safe_load(BACKBONES.read_text())
     if path in known:
         return AutoConfig.for_model(**known[path])
+    require_model("model_name_or_path", path)
     try:
         return AutoConfig.from_pretrained(path, revision=revision)
     except (OSError, ValueError) as error:

@@ -168,7 +168,7 @@ def test_sharing(wide_model: Path) -> None:
     offload = memory(
         shape, Launch("zero3", 8, offload_optimiser=True, offload_weights=True), 0.0, "adamw_torch", "none", True
     )
-    assert offload.weights == offload.optimiser == 0
+    assert offload.weights == offload.optimiser == offload.gradients == 0
 
 
 def test_a_reference_takes_memory(wide_model: Path) -> None:
