@@ -125,7 +125,9 @@ def test_synth_passes_its_options_on_and_shows_counts(
 
     def synthesize(servers: Path, run: Path, **options: Any) -> Summary:
         seen.update(options, servers=servers, run=run)
-        return Summary(run, {"samples": 40, "by_pattern": {"single": 30, "parallel": 10}}, 12.3)
+        verdicts = {"deletion": {"covert": 2, "overt": 1}, "antonym": {"covert": 3, "overt": 0}}
+        counts = {"samples": 40, "by_pattern": {"single": 30, "parallel": 10}, "primitives": {"rejected": {"a_rule": 4}}}
+        return Summary(run, {**counts, "executed_by_kind": verdicts, "executed_by_server": verdicts}, 12.3)
 
     monkeypatch.setattr("synthesis.pipeline.synthesize", synthesize)
     options = ["--seed", "7", "--positives", "40", "--negatives", "2", "--fresh"]
@@ -134,6 +136,8 @@ def test_synth_passes_its_options_on_and_shows_counts(
     assert (seen["negatives"], seen["author"], seen["fresh"]) == (2, "offline", True)
     printed = capsys.readouterr().out
     assert "single 30, parallel 10" in printed
+    assert "rejected (a rule 4)" in printed
+    assert "covert 5, overt 1" in printed
     assert "done in 12 s" in printed
 
 
