@@ -126,7 +126,11 @@ def test_synth_passes_its_options_on_and_shows_counts(
     def synthesize(servers: Path, run: Path, **options: Any) -> Summary:
         seen.update(options, servers=servers, run=run)
         verdicts = {"deletion": {"covert": 2, "overt": 1}, "antonym": {"covert": 3, "overt": 0}}
-        counts = {"samples": 40, "by_pattern": {"single": 30, "parallel": 10}, "primitives": {"rejected": {"a_rule": 4}}}
+        counts = {
+            "samples": 40,
+            "by_pattern": {"single": 30, "parallel": 10},
+            "primitives": {"rejected": {"a_rule": 4}},
+        }
         return Summary(run, {**counts, "executed_by_kind": verdicts, "executed_by_server": verdicts}, 12.3)
 
     monkeypatch.setattr("synthesis.pipeline.synthesize", synthesize)
