@@ -42,14 +42,16 @@ def read_accelerate(path: Path) -> Launch:
     kind = fields.get("distributed_type", "NO")
     kind = "NO" if kind is False else kind  # YAML reads a bare NO as false
     deepspeed, fsdp = fields.get("deepspeed_config") or {}, fields.get("fsdp_config") or {}
-    launch = Launch(
-        processes=int(fields.get("num_processes", 1)), machines=int(fields.get("num_machines", 1)), source=str(path)
-    )
+    for name in ("num_processes", "num_machines"):
+        if not isinstance(fields.get(name, 1), int):
+            raise UserError(f"{path}: field `{name}`: expected a whole number, found {fields[name]!r}")
+    launch = Launch(processes=fields.get("num_processes", 1), machines=fields.get("num_machines", 1), source=str(path))
     if kind == "DEEPSPEED":
         stage, saves = deepspeed.get("zero_stage", 2), deepspeed.get("zero3_save_16bit_model", False)
         if "deepspeed_config_file" in deepspeed:
-            inner = json.loads(Path(deepspeed["deepspeed_config_file"]).read_text())["zero_optimization"]
-            stage, saves = inner["stage"], inner.get("stage3_gather_16bit_weights_on_model_save", False)
+            stage, saves = _read_deepspeed(path, Path(deepspeed["deepspeed_config_file"]))
+        if str(stage) not in ZERO:
+            raise UserError(f"{path}: DeepSpeed's ZeRO stage: expected 0, 1, 2 or 3, found {stage!r}")
         return replace(
             launch,
             kind=ZERO[str(stage)],
@@ -67,6 +69,18 @@ def read_accelerate(path: Path) -> Launch:
         offload_weights=bool(fsdp.get("fsdp_offload_params", False)),
         loads_once=bool(fsdp.get("fsdp_cpu_ram_efficient_loading", kind == "FSDP")),
     )
+
+
+def _read_deepspeed(path: Path, file: Path) -> tuple[Any, Any]:
+    """ZeRO's stage, and whether the model is put together for saving, from the file that `path` names."""
+    try:
+        inner = json.loads(file.read_text())["zero_optimization"]
+        return inner["stage"], inner.get("stage3_gather_16bit_weights_on_model_save", False)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{path}: field `deepspeed_config_file`: expected DeepSpeed's JSON with zero_optimization.stage in {file} "
+            f"({type(error).__name__}: {error})"
+        ) from error
 
 
 def read_environment(environment: Mapping[str, str]) -> Launch:

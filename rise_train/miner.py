@@ -6,6 +6,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from eval.calls import Reply, Toolbox, calls_of
+from eval.linear import takes_parallel_calls
 from eval.metrics import score_task
 from eval.policies import LocalPolicy, Prompt
 from rise_train.check import Group, check_preference
@@ -73,6 +74,7 @@ class Miner:
         self.policy = LocalPolicy(model, batch_size, max_new_tokens)
         self.model, self.tokenizer = self.policy.model, self.policy.tokenizer
         use_training_template(self.tokenizer)
+        self.parallel = takes_parallel_calls(self.tokenizer)
         inner = self.model.get_base_model() if hasattr(self.model, "peft_config") else self.model
         self.packs = not unserved(inner.config, inner.config._attn_implementation)
         if self.packs:
@@ -86,8 +88,15 @@ class Miner:
             own_replies: how often each prompt is answered: once greedily, then at temperature 1.
 
         Raises:
-            UserError: a row that no training could take.
+            UserError: a row that no training could take, or one of parallel calls where the template shows one a turn.
         """
+        if not self.parallel and (
+            parallel := [row for row in rows if len(row["chosen"][0].get("tool_calls") or []) > 1]
+        ):
+            raise UserError(
+                f"preference row {parallel[0]['meta']['id']}: the model's chat template has room for one call a turn, "
+                "so an answer with parallel calls cannot be scored as one; use another model, or data without them"
+            )
         groups, own, unusable = [], [], []
         for row, replies in zip(rows, self._replies(rows, own_replies, seed), strict=True):
             group = check_preference(self.tokenizer, [row], None).groups[0]

@@ -128,16 +128,19 @@ def load_of(work: Work, training_args: Any) -> Load:
 
 
 def cost(stage: Stage, shape: Shape, work: Work, launch: Launch, training_args: Any) -> float:
-    """Operations of the whole training, the reference's forward passes included."""
+    """Operations of the whole training, the reference's forward passes included (one epoch's, if precomputed)."""
     tokens = work.tokens * training_args.num_train_epochs
     if training_args.max_steps > 0:
         rows = training_args.per_device_train_batch_size * training_args.gradient_accumulation_steps * launch.processes
         tokens = work.tokens * training_args.max_steps * rows / work.rows
+    seen = 0.0
+    if stage == "dpo":
+        seen = work.tokens if training_args.precompute_ref_log_probs else tokens
     return operations(
         shape,
         tokens,
         work.tokens / (work.rows * work.sequences),
-        reference=tokens if stage == "dpo" else 0.0,
+        reference=seen,
         checkpointing=training_args.gradient_checkpointing,
     )
 

@@ -140,3 +140,19 @@ def test_train_on_one_process(
     assert "step 6/6" in said
     assert "tokens/s" in said
     assert (tmp_path / "out" / "rise_manifest.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("num_processes: many", "field `num_processes`: expected a whole number"),
+        ("distributed_type: DEEPSPEED\ndeepspeed_config: {zero_stage: auto}", "expected 0, 1, 2 or 3, found 'auto'"),
+        ("distributed_type: DEEPSPEED\ndeepspeed_config: {deepspeed_config_file: none.json}", "in none.json"),
+    ],
+)
+def test_a_broken_launch_file_is_said_in_one_sentence(text: str, sentence: str, tmp_path: Path) -> None:
+    path = tmp_path / "launch.yaml"
+    path.write_text(text + "\n")
+    with pytest.raises(UserError, match=sentence) as said:
+        read_accelerate(path)
+    assert str(path) in str(said.value)

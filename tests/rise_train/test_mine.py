@@ -220,3 +220,14 @@ def test_the_command_says_what_it_did(
     with pytest.raises(SystemExit) as refused:
         main(["mine", str(tmp_path / "nothing"), str(pool), "-o", str(tmp_path / "x")])
     assert refused.value.code == 2
+
+
+def test_parallel_calls_need_a_template_that_shows_them(tiny_model: Path, pool: Path) -> None:
+    """Else an answer falls into one call a turn, and scores would go to the wrong negatives."""
+    row = next(iter(groups(pool).values()))
+    calls = row["chosen"][0]["tool_calls"] * 2
+    row = {**row, "chosen": [{**row["chosen"][0], "tool_calls": calls}]}
+    miner = Miner(str(tiny_model), 8, 8)
+    miner.parallel = False
+    with pytest.raises(UserError, match="one call a turn"):
+        miner.judge([row], 0, 0)
