@@ -13,7 +13,7 @@ from typing import Any, Literal
 from eval.calls import object_arguments
 from eval.linear import MARK, linear_groups, linear_row, takes_parallel_calls
 from rise_train.budget import Budget
-from rise_train.masking import Encoded, HistoryError, encode_conversation, encode_each_turn, encode_turn
+from rise_train.masking import Encoded, HistoryError, encode_answer, encode_conversation, encode_each_turn, encode_turn
 from rise_train.proofs import Reader, prove_answer, prove_conversation, prove_no_control, prove_untrained, reader_of
 from rise_train.trie import differing
 from synthesis.errors import UserError
@@ -287,7 +287,7 @@ def _encode_group(tokenizer: Any, row: Row, reader: Reader | None) -> Group:
     prove_no_control(tokenizer, [*row["prompt"], *row["chosen"]])
     wrong = []
     for rejected in row["rejected"]:
-        _, rejected_ids = encode_turn(tokenizer, row["prompt"], rejected[0], row["tools"])
+        rejected_ids = encode_answer(tokenizer, row["prompt"], prompt_ids, rejected[0], row["tools"])
         prove_answer(tokenizer, rejected[0], prompt_ids, rejected_ids, row["tools"], reader)
         prove_no_control(tokenizer, rejected)
         if rejected_ids == chosen_ids:

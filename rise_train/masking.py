@@ -64,17 +64,27 @@ def encode_turn(
 ) -> tuple[list[int], list[int]]:
     """Token ids of the serving prompt and of the one assistant message that answers it, stop token included.
 
+    Raises `MaskError` as `encode_answer` does.
+    """
+    prompt_ids = render_ids(tokenizer, prompt, tools, serve=True)
+    return prompt_ids, encode_answer(tokenizer, prompt, prompt_ids, turn, tools)
+
+
+def encode_answer(
+    tokenizer: Any, prompt: list[Message], prompt_ids: list[int], turn: Message, tools: list[Message] | None
+) -> list[int]:
+    """Token ids of one assistant message behind a serving prompt that is rendered already.
+
     Where a token would run across the two they are tokenised apart, as when serving. Raises `MaskError` where the
     template renders the history differently once the answer follows, or never stops.
     """
-    prompt_ids = render_ids(tokenizer, prompt, tools, serve=True)
     whole = render_ids(tokenizer, [*prompt, turn], tools, serve=False)
     if whole[: len(prompt_ids)] != prompt_ids:
         asked = _render(tokenizer, prompt, tools, tokenize=False, add_generation_prompt=True)
         text = _render(tokenizer, [*prompt, turn], tools, tokenize=False)
         if text.startswith(asked):
             whole = prompt_ids + tokenizer(text[len(asked) :], add_special_tokens=False)["input_ids"]
-    return prompt_ids, _answer(tokenizer, prompt_ids, whole)
+    return _answer(tokenizer, prompt_ids, whole)
 
 
 def encode_conversation(tokenizer: Any, messages: list[Message], tools: list[Message] | None) -> Encoded:
