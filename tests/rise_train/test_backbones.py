@@ -264,6 +264,15 @@ def test_mistral_moves_tools_with_the_last_user_so_turns_train_apart() -> None:
         assert encoded.input_ids[: encoded.spans[0][0]] == served
 
 
+def test_mistral_says_tools_and_system_text_once_with_the_last_user() -> None:
+    head = row("Dry.", {"role": "user", "content": "And Oslo?"}, system="Be brief.")["messages"]
+    text = build("mistral_v3").apply_chat_template(head, tools=TOOL, tokenize=False)
+    assert text == (
+        f"<s>[INST] What about Bern, and “HB”?[/INST] Dry.</s>[AVAILABLE_TOOLS] {json.dumps(TOOL)}[/AVAILABLE_TOOLS]"
+        "[INST] Be brief.\n\nAnd Oslo?[/INST]"
+    )
+
+
 def test_deepseek_lists_the_tools_before_the_first_turn() -> None:
     tokenizer = build("deepseek_llm")
     text = tokenizer.apply_chat_template(ROWS["many steps"]["messages"], tools=TOOL, tokenize=False)
