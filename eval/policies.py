@@ -237,6 +237,7 @@ def reply_parser(tokenizer: Any) -> Callable[[str, str, list[dict[str, Json]]], 
 def _load(name: str) -> tuple[Any, Any]:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
 
     folder = Path(name)
     adapter = _adapter_base(folder)
@@ -244,6 +245,7 @@ def _load(name: str) -> tuple[Any, Any]:
     words = folder if adapter is None or (folder / "tokenizer_config.json").exists() else base
     dtype = torch.bfloat16 if torch.cuda.is_available() else torch.float32
     try:
+        logging.disable_progress_bar()  # of the weights: it would break our own
         tokenizer = AutoTokenizer.from_pretrained(str(words))
         model = AutoModelForCausalLM.from_pretrained(base, dtype=dtype)
     except (OSError, ValueError) as error:
