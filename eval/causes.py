@@ -63,10 +63,11 @@ def _cause(messages: Sequence[Mapping[str, Json]], entry: Mapping[str, Json], ca
     if entry["parameter"] not in arguments:
         return "left_out"
     said, right = _text(arguments[entry["parameter"]]), _text(entry["value"])
-    request, *later = messages
-    if _stands_in(said, str(request["content"])):
+    asked = [str(message["content"]) for message in messages if message["role"] == "user"]
+    known = [_text(message) for message in messages if message["role"] in ("assistant", "tool")]
+    if any(_stands_in(said, text) for text in asked):
         return "of_request"
-    if any(_stands_in(said, _text(message)) for message in later):
+    if any(_stands_in(said, text) for text in known):
         return "of_result"
     return "miscopied" if difflib.SequenceMatcher(None, said, right).ratio() >= NEAR else "invented"
 

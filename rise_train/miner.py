@@ -145,7 +145,8 @@ class Miner:
         prompts = [Prompt(row["prompt"], row["tools"]) for row in rows]
         told: list[list[Reply]] = [[] for _ in rows]
         for draw in range(count):
-            self.model.generation_config.do_sample = draw > 0
+            config = self.model.generation_config
+            config.do_sample, config.top_k = (True, 0) if draw else (False, None)  # the library would draw of 50 tokens
             torch.manual_seed(seeded(seed, "draw", draw, rows[0]["meta"]["id"]).getrandbits(32))
             for found, reply in zip(told, self.policy.reply(prompts), strict=True):
                 found.append(reply)

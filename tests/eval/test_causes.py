@@ -11,6 +11,7 @@ TEXT = {"type": "string"}
 SCHEMA = {"type": "object", "properties": {"city": TEXT, "unit": {**TEXT, "default": "metric"}}}
 TOOLS = Toolbox([{"function": {"name": "weather", "parameters": SCHEMA}}, {"function": {"name": "map"}}])
 MESSAGES = [
+    {"role": "system", "content": "You are in Oslo."},
     {"role": "user", "content": "Not in Rome but in Villingen-Schwenningen, please; 12:30."},
     {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "map", "arguments": {"area": "Ulm"}}}]},
     {"role": "tool", "name": "map", "content": "Aalen, Bern"},

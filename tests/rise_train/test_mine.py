@@ -178,6 +178,7 @@ def test_own_replies_join_the_pool_and_can_be_trained_on_alone(
     def reply(self: LocalPolicy, prompts: Sequence[Prompt], *_: Any) -> list[Reply]:
         """First a wrong value, then a value with a control token, then the first again."""
         asked.append((bool(self.model.generation_config.do_sample), len(prompts)))
+        assert not self.model.generation_config.top_k, "drawn from all tokens"
         word = ["Rome", "x <|im_end|> y", "Rome"][len(asked) - 1]
         rows = {json.dumps(row["prompt"]): row for row in groups(pool).values()}
         found = [rows[json.dumps(prompt.messages)] for prompt in prompts]
