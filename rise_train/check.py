@@ -348,6 +348,7 @@ def _finished(report: CheckReport, overlong: list[str], on_overlong: OnOverlong)
     if overlong and on_overlong == "error":
         raise UserError(f"{overlong[0]}; {report.budget.line()}; raise it, or set on_overlong: drop")
     if report.rows == 0:
-        gone = f"{len(report.dropped)} were longer than max_length {report.budget.max_length}"
-        raise UserError(f"no row is left to train on ({gone})")
+        gone = [f"{len(report.dropped)} were longer than max_length {report.budget.max_length}"] * bool(report.dropped)
+        gone += [f"{report.lost} pairs fell away where a template of one call a turn parts them"] * bool(report.lost)
+        raise UserError(f"no row is left to train on ({', '.join(gone) or 'there was none'})")
     return report

@@ -114,11 +114,12 @@ def hash_data(dataset: Path, table: str, split: str) -> str:
 
 
 def hash_model(path: str) -> str:
-    """Identity of a model: of its weights for a local folder, of its name for a model on the Hub."""
+    """Identity of a model: of its weights for a local folder, an adapter with its base; of its name for the Hub's."""
     folder = Path(path)
     if not folder.is_dir():
         return digest(path)
-    return _hash_files(sorted([*folder.glob("*.safetensors"), *folder.glob("*config.json")]))
+    own = _hash_files(sorted([*folder.glob("*.safetensors"), *folder.glob("*config.json")]))
+    return digest(own, hash_model(base_of(path))) if is_adapter(path) else own
 
 
 def _hash_files(files: list[Path]) -> str:

@@ -82,9 +82,28 @@ def survey(stage: Stage, data_args: Any, training_args: Any, model_args: Any) ->
     from rise_train.models import load_tokenizer
 
     report = check_rows(stage, load_tokenizer(model_args, training_args), data_args, training_args)
-    if stage == "sft":
-        return Work(report.rows, report.tokens, report.longest, 1, report.line())
-    return _pairs(report, grouped=data_args.grouped)
+    if stage == "dpo":
+        return _pairs(report, grouped=data_args.grouped)
+    tokens = _shared(report, training_args, model_args) if data_args.shared_prefix else report.tokens
+    return Work(report.rows, tokens, report.longest, 1, report.line())
+
+
+def _shared(report: CheckReport, training_args: Any, model_args: Any) -> int:
+    """Tokens of an epoch of SFT whose batches share what their rows begin with."""
+    from transformers import AutoConfig
+
+    from rise_train.batches import arrange
+    from rise_train.models import base_of
+    from rise_train.shared_prefix import SharedPrefixCollator, batched, count, unshared
+
+    if unshared(model_args, training_args):
+        return report.tokens
+    ids = [e.input_ids for e in report.encoded]
+    order = arrange([len(row) for row in ids], training_args, ids)
+    rows = [{"input_ids": ids[i], "labels": report.encoded[i].labels} for i in order]
+    config = AutoConfig.from_pretrained(base_of(model_args.model_name_or_path)).get_text_config()
+    batches = batched(rows, training_args.per_device_train_batch_size)
+    return count(SharedPrefixCollator(0, config.hidden_size), batches)[1]
 
 
 def _pairs(report: CheckReport, grouped: bool) -> Work:
@@ -107,14 +126,15 @@ def steps(work: Work, launch: Launch, training_args: Any) -> int:
 
 def held_second(stage: Stage, data_args: Any, training_args: Any, model_args: Any) -> str:
     """What DPO holds as reference: a second model, a copy of the adapter, or nothing more (docs/reference.md)."""
-    from rise_train.models import is_adapter
+    from rise_train.reference import choose
 
     if stage == "sft" or training_args.precompute_ref_log_probs:
         return "none"
-    if not model_args.use_peft or data_args.reference not in (None, "sft_adapter", "merged", "base"):
-        return "model"
-    copied = is_adapter(model_args.model_name_or_path) and data_args.reference in (None, "sft_adapter")
-    return "adapter" if copied else "none"
+    reference = choose(data_args.reference, model_args, training_args)
+    if reference.name == "sft_adapter":
+        return "adapter"
+    inside = reference.name in ("merged", "base") or reference.is_start
+    return "none" if model_args.use_peft and inside else "model"
 
 
 def load_of(work: Work, training_args: Any) -> Load:

@@ -50,6 +50,8 @@ def choose(value: str | None, model_args: Any, training_args: Any) -> Reference:
     Raises `UserError` where it can mean nothing, or not with this kind of training.
     """
     start, trains_adapter = model_args.model_name_or_path, model_args.use_peft
+    if value and Path(value).is_dir() and Path(start).is_dir() and Path(value).samefile(start):
+        value = None  # the start itself, however its path is written
     if training_args.sync_ref_model and trains_adapter:
         raise UserError("sync_ref_model: an adapter's reference is no model of its own that could follow; leave it out")
     if value not in (None, "sft_adapter", "merged", "base") and is_no_model(value):
@@ -83,7 +85,7 @@ def _choose_for_adapter(value: str | None, start: str, trains_adapter: bool, tra
         )
     if value == "base":
         return Reference("base", base_of(start), start)
-    if value in (None, "sft_adapter", start):
+    if value in (None, "sft_adapter"):
         return Reference("sft_adapter", start, start)
     assert value is not None
     return Reference(value, value, start)

@@ -84,19 +84,31 @@ def share(trainer: Any, rows: Sequence[dict[str, Any]]) -> int:
     install(model.get_base_model() if hasattr(model, "peft_config") else model)
     hidden_size = model.config.get_text_config().hidden_size
     trainer.data_collator = SharedPrefixCollator(trainer.processing_class.pad_token_id, hidden_size)
-    size = trainer.args.per_device_train_batch_size
-    batches = [rows[at : at + size] for at in range(0, len(rows), size)]
-    tries = [trainer.data_collator.worth_packing(batch) for batch in batches]
-    plain = [sum(len(row["input_ids"]) for row in batch) for batch in batches]
-    tokens = sum(len(trie) if trie else whole for trie, whole in zip(tries, plain, strict=True))
-    packed = sum(trie is not None for trie in tries)
+    batches = batched(rows, trainer.args.per_device_train_batch_size)
+    packed, tokens = count(trainer.data_collator, batches)
+    plain = sum(len(row["input_ids"]) for row in rows)
     gap = f" (log-probabilities both ways within {self_check(trainer, batches):.1g})" if packed else ""
     print(
         f"sft: {packed} of {len(batches)} batches share what their rows begin with: {tokens:,} tokens an epoch instead "
-        f"of {sum(plain):,}{gap}",
+        f"of {plain:,}{gap}",
         flush=True,
     )
     return tokens
+
+
+def batched(rows: Sequence[dict[str, Any]], size: int) -> list[Sequence[dict[str, Any]]]:
+    """The rows as batches of `size`, in their order; the last may be smaller."""
+    return [rows[at : at + size] for at in range(0, len(rows), size)]
+
+
+def count(collator: SharedPrefixCollator, batches: Sequence[Sequence[dict[str, Any]]]) -> tuple[int, int]:
+    """How many of the batches are packed, and the tokens of all, without padding."""
+    packed = tokens = 0
+    for batch in batches:
+        trie = collator.worth_packing(batch)
+        packed += trie is not None
+        tokens += len(trie) if trie else sum(len(row["input_ids"]) for row in batch)
+    return packed, tokens
 
 
 def install(model: Any) -> None:

@@ -1,7 +1,7 @@
 """A DPO step on one group: grouped against stock TRL, pair by pair and with all pairs in one batch.
 
     python tests/bench/grouped_dpo.py               # the tiny model, and a 100M one at the shortest prompt
-    python tests/bench/grouped_dpo.py --all         # the 100M model at every size: about 20 minutes on 2 cores
+    python tests/bench/grouped_dpo.py --all         # the 100M model at the three longest: about 20 minutes
     python tests/bench/grouped_dpo.py --json OUT
 
 A step is forward, backward and reference pass with a LoRA adapter (rank 16 on all linear layers), float32, without an
@@ -150,7 +150,7 @@ def compare(model_name: str, size: tuple[int, int, int], repeats: int) -> dict[s
 def main() -> None:
     """Print a table of ratios; with --json also write it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--all", action="store_true", help="the 100M model at every size")
+    parser.add_argument("--all", action="store_true", help="the 100M model at all three TARGETS")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--child", help=argparse.SUPPRESS)
     options = parser.parse_args()

@@ -187,6 +187,15 @@ def test_a_reply_that_breaks_off_or_lacks_a_part_is_unreadable(tokenizer: Any, f
         assert not read_reply(text, lambda said: parse(said, prompt, [])).calls
 
 
+def test_no_pair_left_by_a_template_of_one_call_a_turn_is_said_so() -> None:
+    """A wrong turn that only stops early has no wrong answer of its own where calls come one after the other."""
+    chosen, *_ = ROWS["parallel"]["messages"][1:]
+    early = {**chosen, "tool_calls": chosen["tool_calls"][:1]}
+    sides = {"prompt": ROWS["parallel"]["messages"][:1], "chosen": [chosen], "rejected": [[early]]}
+    with pytest.raises(UserError, match=r"no row is left to train on \(1 pairs fell away where a template of one call"):
+        check_preference(build("llama3_1"), [{**ROWS["parallel"], **sides}], None)
+
+
 def test_preference_groups(tokenizer: Any, family: str) -> None:
     rows = [sft_row(i) for i in range(6)]
     groups = [group for r in rows for group in preference_rows(r)]

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 from handmade import train
 
-from rise_train.manifest import MANIFEST, Run, inherit
+from rise_train.manifest import MANIFEST, Run, hash_model, inherit
 from rise_train.models import read_tokenizer
 from synthesis.errors import UserError
 
@@ -30,3 +30,16 @@ def test_the_next_stage_keeps_the_template(sft_full: Path, tiny_dataset: Path, t
     tokenizer.chat_template += "{# another #}"
     with pytest.raises(UserError, match="another chat template"):
         inherit(after(sft_full), tokenizer)
+
+
+def test_an_adapter_is_another_model_on_another_base(tmp_path: Path) -> None:
+    base, adapter = tmp_path / "base", tmp_path / "adapter"
+    for folder, name, said in ((base, "config.json", {}), (adapter, "adapter_config.json", {"r": 8})):
+        folder.mkdir()
+        said |= {"base_model_name_or_path": str(base)} if folder is adapter else {}
+        (folder / name).write_text(json.dumps(said))
+        (folder / "model.safetensors").write_bytes(b"weights")
+    before = hash_model(str(adapter)), hash_model(str(base))
+    (base / "model.safetensors").write_bytes(b"others")
+    assert before[0] != hash_model(str(adapter))
+    assert before[1] != hash_model(str(base))

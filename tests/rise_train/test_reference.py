@@ -212,6 +212,15 @@ def test_what_cannot_be_meant_is_refused_with_the_reason(sft_lora: Path, sft_ful
     assert "ZeRO-3" in refusal(sft_lora, "lora", "merged", deepspeed_plugin=zero3)
 
 
+def test_a_folder_is_the_same_model_however_its_path_is_written(sft_lora: Path, sft_full: Path) -> None:
+    training_args = SimpleNamespace(sync_ref_model=False, output_dir="out", deepspeed_plugin=None)
+    for start, name in ((sft_lora, "sft_adapter"), (sft_full, str(sft_full))):
+        model_args = SimpleNamespace(model_name_or_path=str(start), use_peft=True)
+        chosen = choose(f"{start.parent}/./{start.name}/", model_args, training_args)
+        assert (chosen.name, chosen.is_start) == (name, True)
+        assert chosen == choose(None, model_args, training_args)
+
+
 def test_an_adapter_goes_on_with_its_own_rank(sft_lora: Path, tiny_dataset: Path, tmp_path: Path) -> None:
     for reference in ("sft_adapter", "base"):
         with pytest.raises(UserError, match=r"lora_r: the adapter .* has rank 32"):

@@ -1,6 +1,7 @@
 """SFT rows that share their beginnings give the losses and gradients of the rows one by one."""
 
 import copy
+import json
 import random
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,10 +9,12 @@ from typing import Any
 
 import pytest
 import torch
-from handmade import build_tokenizer, train, trl_template
+from handmade import ROOT, build_tokenizer, flags, train, trl_template
 from test_attention import VOCABULARY, small
 
 from rise_train.batches import arrange
+from rise_train.config import parse
+from rise_train.plan import survey
 from rise_train.shared_prefix import SharedPrefixCollator, self_check, share, unshared
 from synthesis.errors import UserError
 
@@ -182,8 +185,11 @@ def test_what_cannot_share_says_why(tmp_path: Path) -> None:
 def test_a_recipe_may_ask_for_it(
     tiny_model: Path, tiny_dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    import json
-
     out = train("sft", "full", tiny_model, tiny_dataset, tmp_path / "shared", shared_prefix=True)
-    assert "share what their rows begin with" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "share what their rows begin with" in said
     assert json.loads((out / "rise_manifest.json").read_text())["final_loss"] > 0
+
+    arguments = flags("sft", tiny_model, tiny_dataset, tmp_path / "dry", shared_prefix=True)
+    work = survey("sft", *parse("sft", ["--config", str(ROOT / "recipes/tiny/sft/config_full.yaml"), *arguments]))
+    assert f": {work.tokens:,} tokens an epoch instead of " in said, "what a dry run says beforehand"

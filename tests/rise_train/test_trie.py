@@ -80,6 +80,7 @@ def test_whole_rows_share_what_comes_before_their_first_label(rows: list[list[in
         ([1, 1, 9], [1, 9], ([1], [9])),
         ([4, 5], [6, 7, 8], ([4, 5], [6, 7, 8])),
         ([1, 2], [1, 2, 3], ([2], [3])),
+        ([1, 2, 9, 2], [1, 2], ([9, 2], [2])),  # the end of the one is no second use of its beginning
     ],
 )
 def test_the_tokens_that_differ(left: list[int], right: list[int], expected: tuple[list[int], list[int]]) -> None:
