@@ -35,8 +35,9 @@ def _gathered(model: Any) -> Iterator[None]:
 
     The head's, which TRL's fused head reads without calling it, stay together throughout.
     """
-    from deepspeed.zero import GatheredParameters
+    import deepspeed
 
+    gathered = deepspeed.zero.GatheredParameters
     held = list(model.get_output_embeddings().parameters())
     stay = {id(weight) for weight in held}
     computing: list[ExitStack] = []  # calls nest
@@ -44,12 +45,12 @@ def _gathered(model: Any) -> Iterator[None]:
     def gather(module: Any, _: Any) -> None:
         weights = [weight for weight in module.parameters(recurse=False) if id(weight) not in stay]
         computing.append(ExitStack())
-        computing[-1].enter_context(GatheredParameters(weights))
+        computing[-1].enter_context(gathered(weights))
 
     def divide(*_: Any) -> None:
         computing.pop().close()
 
-    with ExitStack() as hooks, GatheredParameters(held):
+    with ExitStack() as hooks, gathered(held):
         for module in model.modules():
             if any(id(weight) not in stay for weight in module.parameters(recurse=False)):
                 hooks.callback(module.register_forward_pre_hook(gather).remove)
