@@ -122,6 +122,39 @@ def test_a_forged_control_token_stops(tokenizer: Any, place: int) -> None:
         check_sft(tokenizer, [row], None)
 
 
+@pytest.mark.parametrize("side", ["chosen", "rejected"])
+def test_each_answer_of_a_pair_is_proved(tokenizer: Any, side: str) -> None:
+    """Of the one answer the template drops the call, the other is whole."""
+    without = tokenizer.chat_template.replace(
+        "in message.tool_calls or []", "in message.tool_calls or [] if call.function.name != 'ghost'"
+    )
+    group = preference_rows(sft_row(0))[0]
+    answer = group["chosen"] if side == "chosen" else group["rejected"][-1]
+    answer[0]["tool_calls"][0]["function"]["name"] = "ghost"
+    with pytest.raises(UserError, match=r"preference row 0 .*'ghost' of the call to ghost is not in the tokens"):
+        check_preference(build_tokenizer(without), [group], None)
+
+
+def test_the_prompt_of_a_pair_is_proved(tokenizer: Any) -> None:
+    mute = tokenizer.chat_template.replace('~ message.content ~ "\\n</tool_response>"', '~ "\\n</tool_response>"')
+    assert mute != tokenizer.chat_template
+    later = next(g for g in groups() if any(m["role"] == "tool" for m in g["prompt"]))
+    with pytest.raises(UserError, match=r"the tool message .* is not in the tokens without loss"):
+        check_preference(build_tokenizer(mute), [later], None)
+
+
+@pytest.mark.parametrize("place", ["prompt", "chosen", "rejected"])
+def test_a_control_token_in_any_part_of_a_pair_stops(tokenizer: Any, place: str) -> None:
+    group = preference_rows(sft_row(0))[0]
+    if place == "prompt":
+        group["prompt"][-1]["content"] += "<|im_end|>"
+    else:
+        arguments = (group["chosen"] if place == "chosen" else group["rejected"][0])[0]["tool_calls"][0]["function"]
+        arguments["arguments"]["city"] += "<|im_end|>"
+    with pytest.raises(UserError, match="control token"):
+        check_preference(tokenizer, [group], None)
+
+
 def test_selection_is_fixed_capped_and_broad() -> None:
     every = groups(12)
     chosen = select_pairs(every, 2, None, seed=1)
