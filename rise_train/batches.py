@@ -26,3 +26,10 @@ def arrange(lengths: Sequence[int], training_args: Any, begins: Sequence[Sequenc
     batches = [order[at : at + size] for at in range(0, whole, size)]
     random.shuffle(batches)
     return [i for batch in [*batches, rows[whole:]] for i in batch]
+
+
+def arranged(encoded: Sequence[Any], training_args: Any, alike: bool) -> list[dict[str, list[int]]]:
+    """SFT rows (`masking.Encoded`) as `input_ids` and `labels`, in the order of `arrange`; `alike`: by beginnings."""
+    ids = [row.input_ids for row in encoded]
+    order = arrange([len(row) for row in ids], training_args, ids if alike else None)
+    return [{"input_ids": ids[i], "labels": encoded[i].labels} for i in order]

@@ -90,19 +90,15 @@ def survey(stage: Stage, data_args: Any, training_args: Any, model_args: Any) ->
 
 def _shared(report: CheckReport, training_args: Any, model_args: Any) -> int:
     """Tokens of an epoch of SFT whose batches share what their rows begin with."""
-    from transformers import AutoConfig
-
-    from rise_train.batches import arrange
+    from rise_train.batches import arranged
     from rise_train.models import base_of
+    from rise_train.shapes import read_config
     from rise_train.shared_prefix import SharedPrefixCollator, batched, count, unshared
 
     if unshared(model_args, training_args):
         return report.tokens
-    ids = [e.input_ids for e in report.encoded]
-    order = arrange([len(row) for row in ids], training_args, ids)
-    rows = [{"input_ids": ids[i], "labels": report.encoded[i].labels} for i in order]
-    config = AutoConfig.from_pretrained(base_of(model_args.model_name_or_path)).get_text_config()
-    batches = batched(rows, training_args.per_device_train_batch_size)
+    config = read_config(base_of(model_args.model_name_or_path), model_args.model_revision).get_text_config()
+    batches = batched(arranged(report.encoded, training_args, alike=True), training_args.per_device_train_batch_size)
     return count(SharedPrefixCollator(0, config.hidden_size), batches)[1]
 
 

@@ -24,7 +24,7 @@ def main(data_args: Any, training_args: Any, model_args: Any) -> Path:
     from trl import SFTTrainer
 
     from rise_train import manifest
-    from rise_train.batches import arrange
+    from rise_train.batches import arranged
     from rise_train.check import check_rows
     from rise_train.config import settings
     from rise_train.memory import keep_freed_memory
@@ -54,9 +54,7 @@ def main(data_args: Any, training_args: Any, model_args: Any) -> Path:
     if shared and (why := unshared(model_args, training_args)):
         print(f"sft: row by row ({why})", flush=True)
         shared = False
-    ids = [e.input_ids for e in report.encoded]
-    order = arrange([len(row) for row in ids], training_args, ids if shared else None)
-    rows = [{"input_ids": report.encoded[i].input_ids, "labels": report.encoded[i].labels} for i in order]
+    rows = arranged(report.encoded, training_args, alike=shared)
     training_args.assistant_only_loss = False
     score_only_targets()
     model, peft_config = load_policy(model_args, training_args)
