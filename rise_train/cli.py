@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rise_train import data_commands, servers_commands
+from rise_train.commands import data as data_commands
+from rise_train.commands import servers as servers_commands
 from synthesis.errors import UserError
 
 if TYPE_CHECKING:
@@ -95,8 +96,8 @@ def synth(
     Only tools that are marked read-only or allowed in SERVERS.json run, in a throw-away copy of the sandbox. Stop it at
     any moment; the same command goes on where it was.
     """
-    from synthesis.costs import Limits
-    from synthesis.llm import OPENAI, Endpoint, ModelOptions
+    from synthesis.llm.client import OPENAI, Endpoint, ModelOptions
+    from synthesis.llm.costs import Limits
     from synthesis.pipeline import synthesize
 
     llm = None
@@ -138,7 +139,7 @@ def evaluate(
     max_new_tokens: Annotated[int, typer.Option(min=1, help="A longer reply is cut, and counted as cut.")] = 256,
 ) -> None:
     """Score a model: one greedy reply to every decision turn, with an interval on every rate."""
-    from eval.decisions import evaluate as score
+    from eval.rollouts.decisions import evaluate as score
 
     result = score(
         model, dataset, split, json_out, limit, half=half, batch_size=batch_size, max_new_tokens=max_new_tokens
@@ -159,7 +160,7 @@ def check(
     ] = None,
 ) -> None:
     """Check a recipe before it trains: what is rendered, what carries loss, what is too long."""
-    from rise_train.check import check_config
+    from rise_train.rows.check import check_config
 
     check_config(config, html=html, rows=rows)
 
@@ -185,7 +186,7 @@ def train(
 
     First it checks the data and says what the training will take; the same command goes on after an interruption.
     """
-    from rise_train.plan import train as run
+    from rise_train.runs.dry_run import train as run
 
     raise typer.Exit(
         run(config, context.args, config_file=config_file, processes=num_processes, tflops=tflops, dry=dry_run)
@@ -212,8 +213,8 @@ def mine(
 
     Stop it at any moment; the same command goes on where it was.
     """
-    from rise_train.mine import Options
-    from rise_train.mine import mine as write
+    from rise_train.mining.hard_negatives import Options
+    from rise_train.mining.hard_negatives import mine as write
 
     options = Options(keep, own_replies, limit, difficulty, split, max_new_tokens, seed)
     counts = write(model, dataset, output, options, batch_size)
@@ -233,7 +234,7 @@ def ablate(
 
     Writes `ablation.json` and `report.html`. What is done already is skipped, so a stopped run just goes on.
     """
-    from rise_train.ablation import ablate as run
+    from rise_train.ablation.ablate import ablate as run
 
     run(config, dataset=dataset, output_dir=output, jobs=jobs, fresh=fresh)
 
@@ -244,7 +245,7 @@ def report(
     output: Annotated[Path | None, typer.Option("--output", "-o", help="HTML file; default: RUN/report.html.")] = None,
 ) -> None:
     """Print the table of an ablation, and write its report again."""
-    from rise_train.ablation import report as write
+    from rise_train.ablation.ablate import report as write
 
     write(run, output)
 
@@ -269,7 +270,7 @@ def publish(
     public: Annotated[bool, typer.Option("--public", help="With --push: make a new repository public.")] = False,
 ) -> None:
     """Write a folder that is ready for the Hub, and prove in a clean process that it loads and answers the same."""
-    from rise_train.publish import publish as write
+    from rise_train.publishing.publish import publish as write
 
     write(
         source,
@@ -332,7 +333,7 @@ def _show_metrics(result: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from eval.metrics import METRICS
+    from eval.scores.metrics import METRICS
 
     title = f"{Path(result['model']).name}: {result['n_tasks']} tasks of {result['split']}"
     table = Table(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0))

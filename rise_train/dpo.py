@@ -16,21 +16,21 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rise_train.check import CheckReport
-from rise_train.reference import Loaded, Reference
+from rise_train.models.reference import Loaded, Reference
+from rise_train.rows.check import CheckReport
 from synthesis.errors import UserError
 
 
 def main(data_args: Any, training_args: Any, model_args: Any) -> Path:
     """Check the pairs, prove the reference, train, and leave model and manifest; returns the manifest's path."""
-    from rise_train import manifest
-    from rise_train.check import check_rows
-    from rise_train.config import settings
-    from rise_train.memory import keep_freed_memory
-    from rise_train.models import load_tokenizer
-    from rise_train.progress import quiet_libraries, settle_wandb
-    from rise_train.reference import MERGED, choose, prove
-    from rise_train.sharding import placed
+    from rise_train.models.loading import load_tokenizer
+    from rise_train.models.memory import keep_freed_memory
+    from rise_train.models.reference import MERGED, choose, prove
+    from rise_train.models.sharding import placed
+    from rise_train.rows.check import check_rows
+    from rise_train.runs import manifest
+    from rise_train.runs.recipe import settings
+    from rise_train.runs.training_log import quiet_libraries, settle_wandb
 
     quiet_libraries()
     keep_freed_memory()
@@ -74,11 +74,11 @@ def build_trainer(
     """
     from transformers import PrinterCallback
 
-    from rise_train.losses import refuse_weight
-    from rise_train.models import score_only_targets
-    from rise_train.progress import ProgressCallback
-    from rise_train.qlora import settle_adapter
-    from rise_train.reference import load, merge
+    from rise_train.models.loading import score_only_targets
+    from rise_train.models.qlora import settle_adapter
+    from rise_train.models.reference import load, merge
+    from rise_train.packing.losses import refuse_weight
+    from rise_train.runs.training_log import ProgressCallback
 
     score_only_targets()
     if reference.name == "merged":
@@ -101,8 +101,8 @@ def build_trainer(
     if why:
         print(f"dpo: pair by pair ({why}), {form.tokens:,} tokens an epoch", flush=True)
     else:
-        from rise_train.grouped_dpo import self_check
-        from rise_train.sharding import placed
+        from rise_train.models.sharding import placed
+        from rise_train.packing.grouped_dpo import self_check
 
         with placed(trainer):
             gap = self_check(trainer, min(form.rows, key=lambda row: len(row["prompt_ids"])))
@@ -128,7 +128,7 @@ def _unserved(loaded: Loaded, model_args: Any) -> str:
     """Why policy or reference cannot compute packed groups; empty where both can."""
     from transformers import AutoConfig
 
-    from rise_train.attention import unserved
+    from rise_train.packing.attention import unserved
 
     attention = model_args.attn_implementation or "sdpa"
     models = [model for model in (loaded.model, loaded.ref_model) if model is not None]
@@ -141,7 +141,7 @@ def _pairs(report: CheckReport, training_args: Any) -> Form:
     from datasets import Dataset
     from trl import DPOTrainer
 
-    from rise_train.batches import arrange
+    from rise_train.rows.batches import arrange
 
     class EncodedDPOTrainer(DPOTrainer):  # type: ignore[misc]  # trl carries no types
         """Stock DPO, except that the rows come as token ids: TRL 1.16 has no way to be handed them."""
@@ -158,9 +158,9 @@ def _groups(report: CheckReport, training_args: Any, tokenizer: Any, model_args:
     """Each group a row, for the grouped trainer."""
     from datasets import Dataset
 
-    from rise_train.batches import arrange
-    from rise_train.grouped_dpo import GroupCollator, GroupedDPOTrainer
-    from rise_train.trie import pack
+    from rise_train.packing.grouped_dpo import GroupCollator, GroupedDPOTrainer
+    from rise_train.packing.trie import pack
+    from rise_train.rows.batches import arrange
 
     lengths = [len(pack(g.prompt_ids, [g.chosen_ids, *g.rejected_ids])) for g in report.groups]
     rows = Dataset.from_list([asdict(report.groups[i]) for i in arrange(lengths, training_args)])
@@ -170,7 +170,7 @@ def _groups(report: CheckReport, training_args: Any, tokenizer: Any, model_args:
 
 def run_cli(argv: list[str]) -> int:
     """Parse and run; a mistake of the user's gives one sentence and status 2."""
-    from rise_train.config import parse
+    from rise_train.runs.recipe import parse
 
     try:
         main(*parse("dpo", argv))

@@ -23,16 +23,16 @@ def main(data_args: Any, training_args: Any, model_args: Any) -> Path:
     from transformers import PrinterCallback
     from trl import SFTTrainer
 
-    from rise_train import manifest
-    from rise_train.batches import arranged
-    from rise_train.check import check_rows
-    from rise_train.config import settings
-    from rise_train.memory import keep_freed_memory
-    from rise_train.models import load_policy, load_tokenizer, score_only_targets
-    from rise_train.progress import ProgressCallback, quiet_libraries, settle_wandb
-    from rise_train.qlora import settle_adapter
-    from rise_train.sharding import placed
-    from rise_train.shared_prefix import share, unshared
+    from rise_train.models.loading import load_policy, load_tokenizer, score_only_targets
+    from rise_train.models.memory import keep_freed_memory
+    from rise_train.models.qlora import settle_adapter
+    from rise_train.models.sharding import placed
+    from rise_train.packing.shared_prefix import share, unshared
+    from rise_train.rows.batches import arranged
+    from rise_train.rows.check import check_rows
+    from rise_train.runs import manifest
+    from rise_train.runs.recipe import settings
+    from rise_train.runs.training_log import ProgressCallback, quiet_libraries, settle_wandb
 
     quiet_libraries()
     keep_freed_memory()
@@ -80,7 +80,7 @@ def main(data_args: Any, training_args: Any, model_args: Any) -> Path:
 
 def run_cli(argv: list[str]) -> int:
     """Parse and run; a mistake of the user's gives one sentence and status 2."""
-    from rise_train.config import parse
+    from rise_train.runs.recipe import parse
 
     try:
         main(*parse("sft", argv))

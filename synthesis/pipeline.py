@@ -20,27 +20,32 @@ from typing import TYPE_CHECKING, TypeVar
 
 from pydantic import BaseModel
 
-from synthesis import complexity, dataset, further, mutations, primitives, samples, trajectories
-from synthesis.circuit import Circuit
-from synthesis.costs import Costs
-from synthesis.embedding import available
+from synthesis.calls import primitives
+from synthesis.calls.circuit import Circuit
+from synthesis.calls.primitives import Policy, Progress
+from synthesis.dataset import rows as dataset
+from synthesis.dataset.holdout import held_out_tools
 from synthesis.errors import UserError
-from synthesis.executions import ExecutedCall, Executor, Outcomes, unexecuted
-from synthesis.holdout import held_out_tools
 from synthesis.journal import Journal
-from synthesis.licenses import licenses_of
-from synthesis.primitives import Policy, Progress
+from synthesis.llm.costs import Costs
+from synthesis.negatives import added_kinds as further
+from synthesis.negatives import complexity, mutations
+from synthesis.negatives.executions import ExecutedCall, Executor, Outcomes, unexecuted
 from synthesis.progress import stage
 from synthesis.records import Json, Negative, Primitive, Sample, Tool, Trajectory
+from synthesis.requests import samples
 from synthesis.rundir import Config, fingerprint, open_run, save
+from synthesis.servers.licenses import licenses_of
+from synthesis.text.embedding import available
+from synthesis.trajectories import execute as trajectories
 
 if TYPE_CHECKING:
     from synthesis.authors.base import Author
-    from synthesis.authors.lexicon import Words
-    from synthesis.cassettes import CassetteServers
-    from synthesis.llm import ModelOptions
-    from synthesis.mcp_config import ServersFile
-    from synthesis.servers import Servers
+    from synthesis.llm.client import ModelOptions
+    from synthesis.servers.cassettes import CassetteServers
+    from synthesis.servers.mcp_config import ServersFile
+    from synthesis.servers.server_set import Servers
+    from synthesis.text.lexicon import Words
 
 PER_TOOL = 12
 """Candidate calls tried for each tool, at least."""
@@ -131,12 +136,13 @@ def synthesize(
     """Make a dataset from the servers in `servers_file`; everything goes to the folder `run`.
 
     `positives` is the number of samples, `negatives` the most that one decision turn gets, `per_tool` the candidate
-    calls tried for each tool, `hold_out` what only test may know (`synthesis.holdout`). The same arguments again do
-    only what is missing; other arguments on the same folder are refused unless `fresh`, which starts over.
-    `kinds` are the kinds of negatives: "paper" for the paper's, "all" for three more (`synthesis.further`). Without
-    `execute` no tool is asked what it says to them, which saves most of the time of a run.
-    `embeddings` scores them by the meaning of texts (`synthesis.complexity`), `wordnet` lets the offline author take
-    deviating words from an installed WordNet too, and `neighbours` from what is near a word by embedding.
+    calls tried for each tool, `hold_out` what only test may know (`synthesis.dataset.holdout`). The same arguments
+    again do only what is missing; other arguments on the same folder are refused unless `fresh`, which starts over.
+    `kinds` are the kinds of negatives: "paper" for the paper's, "all" for three more
+    (`synthesis.negatives.added_kinds`). Without `execute` no tool is asked what it says to them, which saves most of
+    the time of a run. `embeddings` scores them by the meaning of texts (`synthesis.negatives.complexity`), `wordnet`
+    lets the offline author take deviating words from an installed WordNet too, and `neighbours` from what is near a
+    word by embedding.
 
     `record` is a cassette that all answers are written to, `replay` one that they are read from: then no server runs.
 
@@ -150,7 +156,7 @@ def synthesize(
     _check(positives=positives, negatives=negatives, tools_per_prompt=tools_per_prompt, per_tool=per_tool)
     if record is not None and replay is not None:
         raise UserError("--record, --replay: expected one of them, or neither.")
-    from synthesis.servers import load_servers
+    from synthesis.servers.server_set import load_servers
 
     _check_author(author, llm)
     if kinds not in ("paper", "all"):
@@ -205,9 +211,9 @@ def _check_author(name: str, llm: "ModelOptions | None") -> None:
 
 def _words(author: str, wordnet: bool, neighbours: bool) -> tuple[str, "Words | None"]:
     """The version of the WordNet database, or nothing, and where deviating words come from if not the lexicon alone."""
-    from synthesis.authors.lexicon import Words, lexicon
-    from synthesis.authors.neighbours import Neighbours
-    from synthesis.authors.wordnet import WordNet, find
+    from synthesis.text.lexicon import Words, lexicon
+    from synthesis.text.neighbours import Neighbours
+    from synthesis.text.wordnet import WordNet, find
 
     for option in ["--wordnet"] * wordnet + ["--neighbours"] * neighbours:
         if author != "offline":
@@ -227,11 +233,11 @@ def _author(
 ) -> tuple["Author", Costs | None]:
     """The author, and the ledger of one that costs money; `files` closes what they write."""
     if llm is None:
-        from synthesis.authors.guesses import template_files
-        from synthesis.authors.offline import OfflineAuthor
+        from synthesis.authors.offline.author import OfflineAuthor
+        from synthesis.authors.offline.guesses import template_files
 
         return OfflineAuthor(files=template_files(file.template), words=words), None
-    from synthesis.authors.llm import open_author
+    from synthesis.authors.llm.author import open_author
 
     author = open_author(llm, run, seed, file.template, files)
     return author, author.costs
@@ -277,8 +283,8 @@ async def _start(run: _Run, file: "ServersFile", running: AsyncExitStack) -> "li
 
     With a cassette one set works alone, so that the calls come in one order.
     """
-    from synthesis.cassettes import CassetteServers
-    from synthesis.servers import Servers
+    from synthesis.servers.cassettes import CassetteServers
+    from synthesis.servers.server_set import Servers
 
     pool: list[Servers | CassetteServers] = []
     with run.stage("servers") as progress:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from synthesis.primitives import Progress as Report
+from synthesis.calls.primitives import Progress as Report
 
 LINE_EVERY_S = 5.0
 

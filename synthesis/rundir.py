@@ -12,7 +12,7 @@ from synthesis.records import Json
 from synthesis.seeds import digest
 
 if TYPE_CHECKING:
-    from synthesis.mcp_config import ServersFile
+    from synthesis.servers.mcp_config import ServersFile
 
 FORMAT = 2
 """Version of the run directory; a run of another format is refused."""

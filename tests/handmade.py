@@ -108,7 +108,7 @@ def _decision_turns(messages: list[Row]) -> list[int]:
 
 
 def sft_row(index: int) -> Row:
-    """Row `index` of the hand-made SFT data, as `synthesis.dataset` writes it."""
+    """Row `index` of the hand-made SFT data, as `synthesis.dataset.rows` writes it."""
     pattern, messages, critical = (_single, _sequential, _parallel)[index % 3](index)
     names = [[c["function"]["name"] for c in messages[i]["tool_calls"]] for i in _decision_turns(messages)]
     tools = copy.deepcopy(TOOLS)
@@ -256,7 +256,7 @@ def train(stage: str, recipe: str, model: Path, dataset: Path, out: Path, **chan
     """Run a stage in this process, as its command would, on a few steps; returns `out`."""
     from importlib import import_module
 
-    from rise_train.config import parse
+    from rise_train.runs.recipe import parse
 
     arguments = flags(stage, model, dataset, out, **changes)
     recipe_path = ROOT / "recipes" / "tiny" / stage / f"config_{recipe}.yaml"

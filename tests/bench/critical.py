@@ -18,9 +18,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from synthesis.authors.base import Draft
-from synthesis.critical import ground
 from synthesis.records import Json, Step, Tool, Trajectory
-from synthesis.values import leaves
+from synthesis.requests.critical import ground
+from synthesis.text.values import leaves
 
 REFERENCE = re.compile(r"\$?(?:var\w*\.?[^$]*\$|API_call_\d+)")
 Item = tuple[str, list[tuple[str, dict[str, Json]]]]

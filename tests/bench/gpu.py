@@ -91,9 +91,9 @@ def trainer_of(kind: str, attention: str, checkpointing: bool, small: bool, rows
     from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
     from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
-    from rise_train.grouped_dpo import GroupCollator, GroupedDPOTrainer
-    from rise_train.models import score_only_targets
-    from rise_train.shared_prefix import SharedPrefixCollator, install
+    from rise_train.models.loading import score_only_targets
+    from rise_train.packing.grouped_dpo import GroupCollator, GroupedDPOTrainer
+    from rise_train.packing.shared_prefix import SharedPrefixCollator, install
 
     class Stock(DPOTrainer):
         def _prepare_dataset(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:

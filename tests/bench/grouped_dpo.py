@@ -59,8 +59,8 @@ def trainer_of(way: str, model_name: str, rows: list[dict[str, Any]]) -> Any:
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
     from trl import DPOConfig, DPOTrainer
 
-    from rise_train.grouped_dpo import GroupCollator, GroupedDPOTrainer
-    from rise_train.models import score_only_targets
+    from rise_train.models.loading import score_only_targets
+    from rise_train.packing.grouped_dpo import GroupCollator, GroupedDPOTrainer
 
     class Stock(DPOTrainer):
         def _prepare_dataset(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
@@ -88,7 +88,7 @@ def trainer_of(way: str, model_name: str, rows: list[dict[str, Any]]) -> Any:
 
 def measure(way: str, model_name: str, size: tuple[int, int, int], repeats: int) -> dict[str, Any]:
     """Run the step in this process; returns seconds, megabytes, the loss and the tokens that it computed."""
-    from rise_train.memory import keep_freed_memory
+    from rise_train.models.memory import keep_freed_memory
 
     keep_freed_memory()
     group = group_of(*size, VOCABULARY[model_name])

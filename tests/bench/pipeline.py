@@ -48,7 +48,7 @@ def synthesise(positives: int, folder: Path) -> str:
 
 def embeddings() -> str:
     """Texts a second of our encoder, beside another way in the same run."""
-    from synthesis import embedding
+    from synthesis.text import embedding
 
     if not embedding.available():
         return "embeddings: not measured, the extra `embeddings` is not installed"

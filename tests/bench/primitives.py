@@ -2,11 +2,11 @@
 
     python tests/bench/primitives.py
 
-Ours is `synthesis.primitives.collect` with the offline author on most of the shipped servers: sandboxed processes, a
-clean sandbox before each call, repeats that test determinism, verdicts and the journal included. Every call that it
-makes is noted, in order. The bare loop then starts the same servers without a sandbox, through the SDK's own stdio
-client, and makes the very same calls one after the other: no resets, no checks, nothing written. Starting servers is
-counted for neither.
+Ours is `synthesis.calls.primitives.collect` with the offline author on most of the shipped servers: sandboxed
+processes, a clean sandbox before each call, repeats that test determinism, verdicts and the journal included. Every
+call that it makes is noted, in order. The bare loop then starts the same servers without a sandbox, through the SDK's
+own stdio client, and makes the very same calls one after the other: no resets, no checks, nothing written. Starting
+servers is counted for neither.
 
 Two ratios come out: calls a second, for the same calls; and primitives a second, where the bare loop is granted one
 call for each candidate that ours took into the journal, without repeats and setups.
@@ -28,12 +28,12 @@ CHOSEN = ("time", "git", "excel", "sqlite", "units", "calculator", "chess")
 """With a server that has memory (chess), so that restarts count; word and powerpoint would take too long here."""
 PER_TOOL = 8
 
-from synthesis.authors.offline import OfflineAuthor  # noqa: E402
+from synthesis.authors.offline.author import OfflineAuthor  # noqa: E402
+from synthesis.calls.primitives import Policy, collect  # noqa: E402
 from synthesis.journal import Journal  # noqa: E402
-from synthesis.primitives import Policy, collect  # noqa: E402
 from synthesis.records import Primitive, ToolResult  # noqa: E402
-from synthesis.servers import Servers, ServersFile, load_servers  # noqa: E402
-from synthesis.workspace import map_strings  # noqa: E402
+from synthesis.servers.server_set import Servers, ServersFile, load_servers  # noqa: E402
+from synthesis.servers.workspace import map_strings  # noqa: E402
 
 Call = tuple[str, str, dict[str, Any]]
 

@@ -24,11 +24,11 @@ def main() -> None:
 
 def row(path: Path) -> str:
     """The row of one recipe; DPO counts the base that its SFT recipe names."""
-    from rise_train.config import Stage, parse, read_recipe
-    from rise_train.estimate import GIB, activations, memory
-    from rise_train.launch import Launch
-    from rise_train.plan import Work, load_of
-    from rise_train.shapes import look
+    from rise_train.models.skeleton import look
+    from rise_train.runs.dry_run import Work, load_of
+    from rise_train.runs.estimate import GIB, activations, memory
+    from rise_train.runs.processes import Launch
+    from rise_train.runs.recipe import Stage, parse, read_recipe
 
     stage: Stage = "dpo" if path.parent.name == "dpo" else "sft"
     base = read_recipe(path.parents[1] / "sft" / path.name)["model_name_or_path"]

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from synthesis.sampling import Space, complexity
+from synthesis.negatives.sampling import Space, complexity
 
 BUDGET = 16
 VALUES = 8

@@ -44,10 +44,10 @@ def dataset_batches(dataset: str, size: int, way: str) -> list[list[dict[str, An
     """Batches of a dataset's SFT rows: by like lengths as the recipes have it, or by what rows begin with."""
     from transformers import AutoTokenizer
 
-    from rise_train.batches import arrange
-    from rise_train.check import check_sft
-    from rise_train.masking import use_training_template
-    from rise_train.models import read_split
+    from rise_train.models.loading import read_split
+    from rise_train.rows.batches import arrange
+    from rise_train.rows.check import check_sft
+    from rise_train.rows.masking import use_training_template
 
     tokenizer = AutoTokenizer.from_pretrained(ROOT / "recipes" / "tiny" / "base")
     use_training_template(tokenizer)
@@ -69,7 +69,7 @@ def trainer_of(rows: list[dict[str, Any]]) -> Any:
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
     from trl import SFTConfig, SFTTrainer
 
-    from rise_train.models import score_only_targets
+    from rise_train.models.loading import score_only_targets
 
     score_only_targets()  # for both ways alike, as TRL does on a GPU
     torch.manual_seed(0)
@@ -91,8 +91,8 @@ def trainer_of(rows: list[dict[str, Any]]) -> Any:
 
 def measure(way: str, source: Any, repeats: int) -> dict[str, Any]:
     """Run the batches in this process; returns CPU seconds, the mean loss and the tokens computed, padding included."""
-    from rise_train.memory import keep_freed_memory
-    from rise_train.shared_prefix import SharedPrefixCollator, install
+    from rise_train.models.memory import keep_freed_memory
+    from rise_train.packing.shared_prefix import SharedPrefixCollator, install
 
     keep_freed_memory()
     batches = dataset_batches(*source, way) if isinstance(source[0], str) else [random_rows(*source)]

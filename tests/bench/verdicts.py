@@ -20,9 +20,9 @@ from typing import Any
 
 import yaml
 
+from synthesis.calls.verdicts import judge
 from synthesis.records import Tool, ToolResult
-from synthesis.servers import Servers, load_servers
-from synthesis.verdicts import judge
+from synthesis.servers.server_set import Servers, load_servers
 
 FIXTURE = Path(__file__).parents[1] / "synthesis" / "verdict_calls.yaml"
 TOOL = Tool(server="any", name="any", input_schema={"type": "object"})

@@ -146,7 +146,7 @@ def _save(folder: Path, model: Any, tokenizer: Any) -> Path:
 @pytest.fixture(scope="session")
 def tokenizer(rows: list[Row]) -> Any:
     """The tokenizer of both models, with the template that training would give it."""
-    from eval.templates import fit
+    from eval.replies.templates import fit
 
     fitted = make_tokenizer([str(r) for r in rows] + [template("qwen3")])
     assert fit(fitted)
@@ -200,7 +200,7 @@ def _json(entry: Row) -> str:
 @pytest.fixture(scope="session")
 def prompts(rows: list[Row]) -> list[Any]:
     """The prompts of all decisions of the rows."""
-    from eval.decisions import task_of
+    from eval.rollouts.decisions import task_of
 
     return [decision.prompt for r in rows for decision in task_of(r).decisions]
 

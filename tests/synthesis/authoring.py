@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from synthesis.authors.base import Draft
-from synthesis.authors.offline import OfflineAuthor
-from synthesis.critical import ground
+from synthesis.authors.offline.author import OfflineAuthor
 from synthesis.records import Condition, Edge, Json, Sample, Step, Tool, Trajectory
+from synthesis.requests.critical import ground
 from synthesis.seeds import digest
 
 PHRASEBOOK = """

@@ -1,7 +1,6 @@
 """The whole synthesis on real MCP servers: complete, repeatable to the byte, and safe to kill."""
 
 import asyncio
-import hashlib
 import json
 import signal
 import subprocess
@@ -14,36 +13,16 @@ from typing import Any
 import pytest
 from datasets import load_from_disk
 from fakes import FakeAuthor
+from runs import ROOT, SERVERS, hashes, servers_file
 
 from synthesis import pipeline
 from synthesis.errors import UserError
 from synthesis.pipeline import Summary, synthesize
 from synthesis.rundir import Config
 
-ROOT = Path(__file__).parents[2]
-TINY = ROOT / "recipes" / "tiny"
-SERVERS = ("time", "calculator", "sqlite")
 WANTED: dict[str, Any] = {"positives": 40, "negatives": 3, "per_tool": 6}
 
 pytestmark = pytest.mark.skipif(not (ROOT / ".servers").is_dir(), reason="the MCP servers are not set up: make setup")
-
-
-def servers_file(folder: Path, **more: Any) -> Path:
-    """Some of the shipped servers, the quick ones, with paths that hold from anywhere."""
-    shipped = json.loads((TINY / "mcp.json").read_text())
-    entries = {name: shipped["mcpServers"][name] for name in SERVERS}
-    for entry in entries.values():
-        entry["command"] = str(TINY / entry["command"])
-    sandbox = {name: str(TINY / path) for name, path in shipped["rise"]["sandbox"].items()}
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "mcp.json"
-    path.write_text(json.dumps({"mcpServers": {**entries, **more}, "rise": {"sandbox": sandbox}}))
-    return path
-
-
-def hashes(folder: Path) -> dict[str, str]:
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 def lines(path: Path) -> list[dict[str, Any]]:

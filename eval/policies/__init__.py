@@ -1,0 +1,1 @@
+"""What is evaluated: local models and endpoints."""

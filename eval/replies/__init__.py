@@ -1,0 +1,1 @@
+"""What a model answers, read as calls; chat templates."""

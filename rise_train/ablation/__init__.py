@@ -1,0 +1,1 @@
+"""`rise ablate`: every arm trained, scored and compared."""

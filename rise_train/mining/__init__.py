@@ -1,0 +1,1 @@
+"""`rise mine`: negatives that a model finds likely."""

@@ -1,0 +1,1 @@
+"""Models and adapters as the stages load them; the reference of DPO."""

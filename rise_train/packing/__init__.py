@@ -1,0 +1,1 @@
+"""Prompts that rows have in common, computed once."""

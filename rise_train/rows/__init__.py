@@ -1,0 +1,1 @@
+"""What is trained on: token ids, masks, and the proofs about them."""

@@ -1,0 +1,1 @@
+"""From a recipe to a finished training: launch, dry run, manifest."""

@@ -1,0 +1,184 @@
+"""What the LLM author's other prompts are answered with, and what makes an answer unusable.
+
+A fault goes back to the model as it stands here, so it says what was expected. The pipeline's own guards come later and
+are the same for every author.
+"""
+
+import json
+from collections.abc import Sequence
+from typing import Literal
+
+from synthesis.authors.base import Draft
+from synthesis.llm.client import Answer
+from synthesis.records import CriticalParameter, Difficulty, Distractor, Json, MutationKind, Trajectory
+from synthesis.requests.difficulty import distractor_fault
+from synthesis.text.values import normal, supported
+
+Deviating = Literal["hypernym", "hyponym", "co_hyponym", "irrelevance", "antonym", "lexical_similarity"]
+
+
+class Claim(Answer):
+    """Which words of the request an argument comes from."""
+
+    step: int
+    parameter: str
+    evidence: str
+
+
+class RuledOut(Answer):
+    """A value that the request mentions and rules out."""
+
+    step: int
+    parameter: str
+    value: str
+    evidence: str
+
+
+class Request(Answer):
+    """The answer to `compose`."""
+
+    request: str
+    intentions: list[str]
+    critical: list[Claim]
+    ruled_out: list[RuledOut]
+    response: str
+
+    def draft(self, trajectory: Trajectory, style: str, difficulty: Difficulty | None) -> Draft:
+        """The answer as a draft, its values those of the trajectory."""
+        critical = [
+            CriticalParameter(
+                step=claim.step,
+                parameter=claim.parameter,
+                value=trajectory.steps[claim.step].arguments[claim.parameter],
+                evidence=claim.evidence,
+            )
+            for claim in self.critical
+        ]
+        distractors = self._distractors(trajectory)
+        return Draft(
+            request=self.request,
+            response=self.response,
+            style=style,
+            critical=critical,
+            difficulty=[difficulty] if difficulty and distractors else [],
+            distractors=distractors,
+            intentions=self.intentions,
+        )
+
+    def _distractors(self, trajectory: Trajectory) -> list[Distractor]:
+        return [
+            Distractor(
+                step=part.step,
+                parameter=part.parameter,
+                value=alike(part.value, trajectory.steps[part.step].arguments[part.parameter]),
+                evidence=part.evidence,
+            )
+            for part in self.ruled_out
+        ]
+
+    def fault(self, trajectory: Trajectory, difficulty: Difficulty | None) -> str:
+        """Every place must exist, every quotation stand in the request, every argument have its source."""
+        if not self.request.strip() or not self.response.strip():
+            return "request, response: expected some text"
+        return (
+            _place_fault(trajectory, [*self.critical, *self.ruled_out])
+            or self._quotation_fault(trajectory)
+            or self._source_fault(trajectory)
+            or ("ruled_out: expected no value here" if self.ruled_out and difficulty is None else "")
+            or ("ruled_out: expected one value here" if difficulty and not self.ruled_out else "")
+            or self._ruled_out_fault(trajectory)
+        )
+
+    def _ruled_out_fault(self, trajectory: Trajectory) -> str:
+        distractors = self._distractors(trajectory)
+        for part in distractors:
+            value = trajectory.steps[part.step].arguments[part.parameter]
+            if type(part.value) is not type(value):
+                return f"ruled_out: expected a value of the type of {json.dumps(value)}, as JSON"
+        return distractor_fault(trajectory, distractors, self.request)
+
+    def _quotation_fault(self, trajectory: Trajectory) -> str:
+        said = self.request.casefold()
+        if len(self.intentions) != len(trajectory.steps):
+            return f"intentions: expected {len(trajectory.steps)}, one a step, not {len(self.intentions)}"
+        quoted = [("intentions", words) for words in self.intentions]
+        quoted += [("critical", claim.evidence) for claim in self.critical]
+        for field, words in quoted:
+            if not words.strip() or words.casefold() not in said:
+                return f"{field}: expected words of the request letter by letter, not {words!r}"
+        return ""
+
+    def _source_fault(self, trajectory: Trajectory) -> str:
+        flowing = {(edge.target, edge.parameter) for edge in trajectory.edges}
+        claimed = {(claim.step, claim.parameter) for claim in self.critical}
+        spoken: set[str] = set()
+        for index, step in enumerate(trajectory.steps):
+            for name, value in step.arguments.items():
+                if (index, name) not in flowing:
+                    spoken.add(normal(value))
+                    if (index, name) not in claimed:
+                        return f"critical: step {index}, {name}: expected the words of the request that it comes from"
+        for edge in trajectory.edges:
+            if normal(edge.value) not in spoken and supported(edge.value, self.request):
+                return f"request: {edge.value!r} comes from a result, so the user cannot know it; refer to it instead"
+        return ""
+
+
+def _place_fault(trajectory: Trajectory, parts: Sequence[Claim | RuledOut]) -> str:
+    for part in parts:
+        known = trajectory.steps[part.step].arguments if 0 <= part.step < len(trajectory.steps) else {}
+        if part.parameter not in known:
+            return f"step {part.step}, {part.parameter!r}: there is no such argument"
+    return ""
+
+
+class Opinion(Answer):
+    """The answer to `objection`."""
+
+    agrees: bool
+    reason: str
+
+
+class Alternative(Answer):
+    """One deviating value."""
+
+    kind: Deviating
+    value: str
+
+
+class Alternatives(Answer):
+    """The answer to `alternatives`."""
+
+    alternatives: list[Alternative]
+
+    def pool(self, value: Json, each: int) -> list[tuple[MutationKind, Json]]:
+        """At most `each` values of each kind, of the type of `value`, kind by kind in the answer's order."""
+        kinds: dict[MutationKind, list[Json]] = {}
+        for part in self.alternatives:
+            other = alike(part.value, value)
+            if type(other) is type(value) and other not in kinds.setdefault(part.kind, []):
+                kinds[part.kind].append(other)
+        return [(kind, option) for kind, options in kinds.items() for option in options[:each]]
+
+    def fault(self, value: Json) -> str:
+        """Some value must have the right type; what the schema or the request forbids is dropped later."""
+        return "" if self.pool(value, 1) else f"alternatives: expected values of the type of {json.dumps(value)}"
+
+
+def parsed(text: str) -> Json:
+    """`text` read as JSON; None where it is none."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None
+
+
+def alike(text: str, value: Json) -> Json:
+    """What `text` stands for beside `value`: itself beside a text, otherwise what it is as JSON.
+
+    A whole number becomes a fraction beside one.
+    """
+    if isinstance(value, str):
+        return text
+    other = parsed(text)
+    return float(other) if isinstance(value, float) and type(other) is int else other

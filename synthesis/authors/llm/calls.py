@@ -1,0 +1,119 @@
+"""What the LLM author's `candidates` is answered with: calls, the calls that come before them, and references.
+
+A reference is `{"$result": i, "$pattern": "regex"}` (see `Candidate`). It comes from a model that has read what anyone
+may have written, and runs over what a server answers; so a pattern is held to a size and a shape that stay quick.
+"""
+
+import json
+import re
+from collections.abc import Collection
+from typing import Literal
+
+from synthesis.authors.base import Candidate, is_reference
+from synthesis.authors.llm.answers import parsed
+from synthesis.calls.primitives import coverage, has_reference, schema_reason
+from synthesis.llm.client import Answer
+from synthesis.records import Json, Tool
+from synthesis.text.values import normal
+
+MAX_SETUP = 3
+"""Setup calls before one candidate."""
+PATTERN_CHARS, REPEATS = 100, 3
+"""Longest pattern of a reference, and how many `*`, `+` or `{}` it may hold."""
+_ATOM = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]")
+_SLOW = re.compile(r"[.)][*+{]|[*+}]\??\(?[^()|][*+{]")
+"""A repeated group or dot, or two repeats side by side: what makes a search take for ever."""
+
+
+class SetupCall(Answer):
+    """A call that comes first, so that there is something to work on."""
+
+    tool: str
+    arguments: str
+    """The text of one JSON object."""
+
+
+class Call(Answer):
+    """One candidate call."""
+
+    coverage: Literal["required", "some", "all"]
+    setup: list[SetupCall]
+    arguments: str
+    """The text of one JSON object."""
+
+    def fault(self, offered: Collection[str]) -> str:
+        """What is wrong with setup and references; `offered` are the full names of the tools for setup."""
+        if len(self.setup) > MAX_SETUP:
+            return f"setup: expected at most {MAX_SETUP} calls, not {len(self.setup)}"
+        for index, call in enumerate(self.setup):
+            if call.tool not in offered:
+                return f"setup.{index}.tool: expected one of the tools offered for setup, not {call.tool!r}"
+            if reason := _arguments_fault(call.arguments, index):
+                return f"setup.{index}.arguments{reason}"
+        reason = _arguments_fault(self.arguments, len(self.setup))
+        return f"arguments{reason}" if reason else ""
+
+
+class Calls(Answer):
+    """The answer to `candidates`."""
+
+    calls: list[Call]
+
+    def candidates(self, tool: Tool, count: int) -> list[Candidate]:
+        """At most `count` distinct calls; the class is that of the arguments, whatever the model called it."""
+        found: dict[str, Candidate] = {}
+        for call in self.calls:
+            arguments = json.loads(call.arguments)
+            setup = [{"tool": part.tool, "arguments": json.loads(part.arguments)} for part in call.setup]
+            candidate = Candidate(
+                tool=tool.full_name, arguments=arguments, setup=setup, coverage=coverage(tool, arguments)
+            )
+            found.setdefault(normal([arguments, setup]), candidate)
+        return list(found.values())[:count]
+
+    def fault(self, tool: Tool, offered: Collection[str]) -> str:
+        """Every text must parse, and some call must fit the schema; a call that does not is rejected later, alone."""
+        reasons: list[str] = []
+        for number, call in enumerate(self.calls):
+            if reason := call.fault(offered):
+                return f"calls.{number}.{reason}"
+            arguments = parsed(call.arguments)
+            reasons.append("" if has_reference(arguments) else schema_reason(tool, arguments))
+        return "" if "" in reasons else f"calls: none fits the tool's schema ({reasons[0] if reasons else 'no call'})"
+
+
+def _arguments_fault(text: str, before: int) -> str:
+    """What is wrong with the text of a call's arguments that `before` setup calls precede."""
+    arguments = parsed(text)
+    if not isinstance(arguments, dict):
+        return ": expected the text of one JSON object"
+    for name, value in arguments.items():
+        if has_reference(value) and (reason := _reference_fault(value, before)):
+            return f".{name}: {reason}"
+    return ""
+
+
+def _reference_fault(value: Json, before: int) -> str:
+    if not is_reference(value) or set(value) != {"$result", "$pattern"}:
+        return 'expected a reference as the whole value of the argument: {"$result": number, "$pattern": "regex"}'
+    index = value["$result"]
+    if type(index) is not int or not 0 <= index < before:
+        return f"$result: expected the number of an earlier setup call, below {before}, not {index!r}"
+    reason = pattern_fault(value["$pattern"])
+    return f"$pattern: {reason}" if reason else ""
+
+
+def pattern_fault(pattern: Json) -> str:
+    """Why `pattern` is no regular expression that may search a result; an empty string when it is one."""
+    if not isinstance(pattern, str) or len(pattern) > PATTERN_CHARS:
+        return f"expected a regular expression of at most {PATTERN_CHARS} characters"
+    try:
+        found = re.compile(pattern)
+    except (re.error, OverflowError) as error:
+        return f"expected a regular expression ({error})"
+    bare = _ATOM.sub("x", pattern)
+    if _SLOW.search(bare) or len(re.findall(r"[*+{]", bare)) > REPEATS:
+        return f"expected at most {REPEATS} repeats, none of a group or of `.`, none right behind another"
+    if found.groups > 1:
+        return f"expected one group at most, not {found.groups}"
+    return "expected a pattern that no empty text matches" if found.match("") else ""

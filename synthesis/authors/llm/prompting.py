@@ -1,0 +1,87 @@
+"""The prompts of the LLM author: files in `prompts/`, and tools cut to the size that a prompt has room for."""
+
+import json
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from synthesis.llm.client import Prompt, Stage
+from synthesis.llm.fencing import clean, cleaned
+from synthesis.records import Json, Tool
+from synthesis.seeds import digest
+
+FOLDER = Path(__file__).parent / "prompts"
+LONG_CHARS = 2000
+"""Longest description of a tool, and longest result."""
+SCHEMA_CHARS = 12_000
+"""A schema that is longer as JSON loses its descriptions; one that is still longer its optional parameters."""
+OFFERED_CHARS, BRIEF_CHARS = 8000, 200
+"""What a prompt tells of the tools for setup calls, in characters, and of the description of each."""
+
+
+def prompt(name: str, stage: Stage, **values: Json) -> Prompt:
+    """Fill in `prompts/NAME.md`; the version is the hash of its text and of the common `system.md`."""
+    files = _environment()
+    system, user = files.get_template("system.md"), files.get_template(f"{name}.md")
+    return Prompt(name=name, stage=stage, version=version(name), system=system.render(), user=user.render(values))
+
+
+@cache
+def version(name: str) -> str:
+    """Hash of the files that make the prompt `name`: another wording asks anew."""
+    return digest([(FOLDER / f"{file}.md").read_text(encoding="utf-8") for file in ("system", name)])
+
+
+@cache
+def _environment() -> Environment:
+    # The prompts are plain text for a model, so nothing is escaped as HTML; `fence` does what is needed here.
+    return Environment(loader=FileSystemLoader(FOLDER), undefined=StrictUndefined, trim_blocks=True, autoescape=False)
+
+
+def described(tool: Tool) -> dict[str, Json]:
+    """A tool as the model is told of it: name, description and input schema, each within its size."""
+    return {
+        "name": tool.full_name,
+        "description": clean(tool.description, LONG_CHARS),
+        "parameters": slim(tool.input_schema),
+    }
+
+
+def offered(tools: Iterable[Tool]) -> list[dict[str, Json]]:
+    """Tools for setup calls, in brief, as many as there is room for.
+
+    Those that need least come first: they open, create and list.
+    """
+    told: list[dict[str, Json]] = []
+    room = OFFERED_CHARS
+    for tool in sorted(tools, key=lambda tool: (len(tool.input_schema.get("required", [])), tool.full_name)):
+        brief = {**described(tool), "description": clean(tool.description, BRIEF_CHARS)}
+        brief["parameters"] = _without_descriptions(brief["parameters"])
+        if (size := len(json.dumps(brief))) <= room:
+            told.append(brief)
+            room -= size
+    return told
+
+
+def slim(schema: dict[str, Json]) -> dict[str, Json]:
+    """`schema` cleaned, and within `SCHEMA_CHARS` as far as leaving things out can bring it there."""
+    whole: dict[str, Json] = cleaned(schema)
+    if len(json.dumps(whole)) <= SCHEMA_CHARS:
+        return whole
+    bare: dict[str, Json] = _without_descriptions(whole)
+    if len(json.dumps(bare)) <= SCHEMA_CHARS:
+        return bare
+    required = set(bare.get("required", []))
+    return {**bare, "properties": {name: part for name, part in bare.get("properties", {}).items() if name in required}}
+
+
+def _without_descriptions(value: Json) -> Json:
+    if isinstance(value, dict):
+        return {
+            key: _without_descriptions(item)
+            for key, item in value.items()
+            if key not in ("description", "title", "examples") or isinstance(item, dict)
+        }
+    return [_without_descriptions(item) for item in value] if isinstance(value, list) else value

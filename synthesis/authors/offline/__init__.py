@@ -1,0 +1,1 @@
+"""The author that needs no language model: phrasebooks, or the schema alone."""

@@ -1,0 +1,259 @@
+"""The offline author: phrasebooks for the servers it knows, the schema alone for any other, no language model."""
+
+import random
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from synthesis.authors.base import Candidate, Coverage, Draft
+from synthesis.authors.offline import styles, twists
+from synthesis.authors.offline.deviations import deviations
+from synthesis.authors.offline.fallback import make_book
+from synthesis.authors.offline.guesses import resolved
+from synthesis.authors.offline.phrasebook import FOLDER, Phrasebook, SetupCall, ToolEntry, canonical, load_folder
+from synthesis.authors.offline.twists import Twist
+from synthesis.authors.offline.wording import Clause, Mood, clause
+from synthesis.records import Condition, CriticalParameter, Distractor, Json, MutationKind, Tool, Trajectory
+from synthesis.seeds import seeded
+from synthesis.text.lexicon import Words
+
+TWISTED = 0.55
+"""Share of every second request of a trajectory that mentions a wrong value, where there is one to mention."""
+
+
+class OfflineAuthor:
+    """Writes by rule, so the same seed gives the same text. See `Author` for the methods."""
+
+    name = "offline"
+    workers = 1
+
+    def __init__(self, folder: Path = FOLDER, files: Sequence[str] = (), words: Words | None = None) -> None:
+        """Read the phrasebooks in `folder`; raises UserError for a bad one.
+
+        `files` are the logical paths of the files in the sandbox, for calls of tools that have no phrasebook.
+        `words` relates the words of deviating texts (default: the project's lexicon).
+        """
+        self._words = words
+        self._files = tuple(files)
+        self._books = load_folder(folder)
+        self._made: dict[str, tuple[dict[str, Json], Phrasebook]] = {}
+
+    def book(self, tool: Tool) -> Phrasebook:
+        """Return the phrasebook that speaks for `tool`: its server's, or one made from its schema."""
+        known = self._books.get(tool.server)
+        if known is not None and tool.name in known.tools:
+            return known
+        made = self._made.get(tool.full_name)
+        if made is None or made[0] is not tool.input_schema:
+            made = self._made[tool.full_name] = (tool.input_schema, make_book(tool, self._files))
+        return made[1]
+
+    def entry(self, tool: Tool) -> ToolEntry:
+        """Return the phrasebook entry of `tool`."""
+        return self.book(tool).tools[tool.name]
+
+    def candidates(self, tool: Tool, count: int, seed: int, siblings: Sequence[Tool] = ()) -> list[Candidate]:
+        """Return at most `count` distinct calls: every case in turn, with no, one, all or some optional parameters.
+
+        Setup calls come from the phrasebook, which knows the server; `siblings` are not looked at.
+        """
+        rng = seeded(seed, "candidates", tool.full_name)
+        book, entry = self.book(tool), self.entry(tool)
+        parts = list(entry.parts())
+        rng.shuffle(parts)
+        found: dict[str, Candidate] = {}
+        for attempt in range(30 * count):
+            turn, place = divmod(attempt, len(parts))
+            case, setup = parts[place]
+            extras = [name for name in entry.optional if name not in case]
+            taken = _taken(extras, turn + place, rng)
+            picked = book.pick({**case, **{name: entry.optional[name] for name in taken}}, rng)
+            candidate = _candidate(tool, picked, [_call(tool, book, call, rng) for call in setup])
+            found.setdefault(canonical([candidate.arguments, candidate.setup]), candidate)
+            if len(found) == count:
+                break
+        return list(found.values())
+
+    def compose(self, trajectory: Trajectory, tools: dict[str, Tool], variant: int, seed: int) -> Draft:
+        """Write the request for `trajectory`; variants differ in style as long as the styles reach, then in wording.
+
+        The first request is plain; every second one may rule a value out, or correct itself.
+        """
+        order = styles.order_of_styles(trajectory.pattern, seeded(seed, "styles", trajectory.id))
+        style = order[variant % len(order)]
+        rng = seeded(seed, "compose", trajectory.id, variant)
+        chance = seeded(seed, "twist", trajectory.id, variant)
+        wanted = variant % 2 == 1 and chance.random() < TWISTED
+        twist = twists.choose(trajectory, tools, self._peers, chance) if wanted else None
+        request, spoken = _Composer(self, trajectory, tools, style, rng, twist).write()
+        critical = [
+            CriticalParameter(step=i, parameter=p, value=trajectory.steps[i].arguments[p], evidence=words)
+            for i, part in spoken.items()
+            for p, words in part.evidence.items()
+        ]
+        last = trajectory.steps[-1]
+        response = closing(last.result, self.entry(tools[last.tool]).effect == "read", rng)
+        draft = Draft(
+            request=request,
+            response=response,
+            style=style,
+            critical=critical,
+            intentions=[spoken[i].text for i in range(len(trajectory.steps))],
+        )
+        return draft.model_copy(update=_hard(twist, spoken[twist.step])) if twist else draft
+
+    def _peers(self, tool: Tool, parameter: str, value: Json) -> list[Json]:
+        """Other values for a parameter whose value is said as it is."""
+        said = not isinstance(self.entry(tool).phrases.get(parameter), dict)
+        return self.book(tool).values(tool.name, parameter) if said else []
+
+    def objection(self, trajectory: Trajectory, draft: Draft, tools: dict[str, Tool]) -> str:
+        """Nothing to object: rules wrote the request from this very trajectory, and `samples` checks it by rules."""
+        return ""
+
+    def alternatives(self, tool: Tool, parameter: str, value: Json, seed: int) -> list[tuple[MutationKind, Json]]:
+        """Return deviating values of one parameter; the phrasebook's other values serve as co-hyponyms."""
+        book = self.book(tool)
+        schema = tool.input_schema.get("properties", {}).get(parameter, {})
+        rng = seeded(seed, "alternatives", tool.full_name, parameter, canonical(value))
+        peers = book.values(tool.name, parameter)
+        return deviations(value, schema, parameter, peers, tool.input_schema, rng, self._words)
+
+
+def _hard(twist: Twist, part: Clause) -> dict[str, Json]:
+    """What a twist adds to the draft."""
+    distractor = Distractor(step=twist.step, parameter=twist.parameter, value=twist.wrong, evidence=part.ruled_out)
+    return {"difficulty": ["correction" if part.afterthought else twist.kind], "distractors": [distractor]}
+
+
+def _taken(extras: list[str], number: int, rng: random.Random) -> list[str]:
+    """Which optional parameters the candidate of this number gives: none, one (each in turn), all, or some."""
+    match number % 4:
+        case 1 if extras:
+            return [extras[number // 4 % len(extras)]]
+        case 2:
+            return extras
+        case 3:
+            return [name for name in extras if rng.random() < 0.5]
+    return []
+
+
+def _candidate(tool: Tool, arguments: dict[str, Json], setup: list[dict[str, Json]]) -> Candidate:
+    required = set(tool.input_schema.get("required", []))
+    properties = list(tool.input_schema.get("properties", {}))
+    ordered = {p: arguments[p] for p in [*properties, *arguments] if p in arguments}
+    coverage: Coverage = "some"
+    if set(arguments) <= required:
+        coverage = "required"
+    elif set(arguments) >= set(properties):
+        coverage = "all"
+    return Candidate(tool=tool.full_name, arguments=ordered, setup=setup, coverage=coverage)
+
+
+def _call(tool: Tool, book: Phrasebook, call: SetupCall, rng: random.Random) -> dict[str, Json]:
+    name = tool.model_copy(update={"name": call.tool}).full_name
+    return {"tool": name, "arguments": book.pick(call.arguments, rng)}
+
+
+def closing(result: str, reads: bool, rng: random.Random) -> str:
+    """Write the assistant's closing message: what was found, or that it is done, with the start of the last result."""
+    plain = result.replace('":', ": ").replace(',"', ", ")
+    words = " ".join(re.sub(r'[{}\[\]"]', "", plain).split())
+    start = words if len(words) <= 60 else words[:60].rsplit(" ", 1)[0]
+    if not start:
+        return "Done."
+    if reads:
+        return rng.choice(["Here is the result: ", "Here is what I found: ", "The answer: "]) + start
+    return rng.choice(["Done.", f"Done: {start}", "Done, as you asked."])
+
+
+class _Composer:
+    """Puts one trajectory into one request, and keeps which clause speaks for which step."""
+
+    def __init__(
+        self,
+        author: OfflineAuthor,
+        trajectory: Trajectory,
+        tools: dict[str, Tool],
+        style: str,
+        rng: random.Random,
+        twist: Twist | None,
+    ) -> None:
+        self.author, self.trajectory, self.tools, self.style, self.rng = author, trajectory, tools, style, rng
+        self.twist = twist
+        self.earlier: dict[str, str] = {}
+
+    def write(self) -> tuple[str, dict[int, Clause]]:
+        """Write the request, with the clause that speaks for each step."""
+        text, spoken = self._write()
+        afterthoughts = [part.afterthought for part in spoken.values() if part.afterthought]
+        ended = text if text[-1] in ".?!" or not afterthoughts else text + "."
+        return " ".join([ended, *afterthoughts]), spoken
+
+    def _write(self) -> tuple[str, dict[int, Clause]]:
+        condition = self.trajectory.condition
+        if condition is not None:
+            return self._conditional(condition)
+        spoken = {i: self._step(i) for i in range(len(self.trajectory.steps))}
+        clauses = list(spoken.values())
+        if self.style == "itemised" and len(clauses) > 1:
+            return styles.items(clauses, self.trajectory.pattern == "sequential", self.rng), spoken
+        joins = [styles.opening(clauses[0], self.style, self.rng), *self._joins(clauses)]
+        return styles.request(clauses, joins, self.style, self.rng), spoken
+
+    def _joins(self, clauses: list[Clause]) -> list[str]:
+        """Choose the join before each clause but the first: words of order between turns, none inside a turn."""
+        steps = self.trajectory.steps
+        aside = styles.together(len(clauses) - 1, self.style, self.rng)
+        after = styles.sequence(len(clauses) - 1, self.style, self.rng)
+        same = [steps[i].turn == steps[i - 1].turn for i in range(1, len(steps))]
+        return [also if together else then for together, also, then in zip(same, aside, after, strict=True)]
+
+    def _conditional(self, condition: Condition) -> tuple[str, dict[int, Clause]]:
+        """Say the steps up to the check, then both branches, then what follows either way."""
+        taken = condition.step + 1
+        before = {i: self._step(i) for i in range(taken)}
+        chosen = self._step(taken)
+        other_tool, other_arguments = (
+            (condition.else_tool, condition.else_arguments)
+            if condition.holds
+            else (condition.then_tool, condition.then_arguments)
+        )
+        other = self._clause(other_tool, other_arguments, {}, ("question", "statement"))
+        after = {i: self._step(i) for i in range(taken + 1, len(self.trajectory.steps))}
+        branches = [chosen, other] if condition.holds else [other, chosen]
+        clauses = [*before.values(), *branches, *after.values()]
+        joins = [
+            styles.opening(clauses[0], self.style, self.rng),
+            *styles.sequence(len(before) - 1, self.style, self.rng),
+            styles.condition(condition.value, self.rng),
+            styles.otherwise(self.rng),
+            *([styles.either_way(self.rng), *styles.sequence(len(after) - 1, self.style, self.rng)] if after else []),
+        ]
+        return styles.request(clauses, joins, self.style, self.rng), {**before, taken: chosen, **after}
+
+    def _step(self, index: int) -> Clause:
+        step = self.trajectory.steps[index]
+        hidden = {
+            edge.parameter: self.author.entry(self.tools[self.trajectory.steps[edge.source].tool]).object
+            for edge in self.trajectory.edges
+            if edge.target == index
+        }
+        twist = self.twist if self.twist and self.twist.step == index else None
+        part = self._clause(step.tool, step.arguments, hidden, ("question", "statement") if index else (), twist)
+        self.earlier.update(part.values)
+        return part
+
+    def _clause(
+        self,
+        tool: str,
+        arguments: dict[str, Json],
+        hidden: dict[str, str],
+        avoid: tuple[Mood, ...],
+        twist: Twist | None = None,
+    ) -> Clause:
+        entry = self.author.entry(self.tools[tool])
+        root = self.tools[tool].input_schema
+        properties = root.get("properties", {})
+        fixed = [name for name in arguments if "enum" in resolved(properties.get(name, {}), root)]
+        return clause(entry, arguments, hidden, self.earlier, self.rng, avoid, fixed, twist)

@@ -1,0 +1,186 @@
+"""Deviating values: what a value may be mistaken for, by the kind of value and the kind of mistake (RISE, 3.3.2).
+
+The paper asks a language model for hypernyms, co-hyponyms, irrelevant values, antonyms and lexically similar values.
+For numbers, dates, cells and the like those words need a reading, which is ours: broader = rounded or coarser, narrower
+= finer, co-hyponym = a neighbour, irrelevant = far away or of another sort, antonym = the opposite end, lexical =
+misread. Nothing here knows a server; what a phrasebook offers for the parameter comes in as `peers`.
+"""
+
+import random
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from synthesis.authors.offline import shapes
+from synthesis.authors.offline.guesses import resolved
+from synthesis.authors.offline.shapes import Option
+from synthesis.records import Json, MutationKind
+from synthesis.text.lexicon import Words, lexicon
+from synthesis.text.similarity import alike, similarity, typos
+from synthesis.text.values import Kind, kind_of, normal
+
+EACH = 2
+"""At most so many values of each kind of mutation, so that no kind crowds out the others."""
+
+_SHAPED: dict[Kind, Callable[[str, random.Random], list[Option]]] = {
+    "date": shapes.dates, "time": shapes.times, "zone": shapes.zones, "color": shapes.colors, "path": shapes.paths,
+    "cell": shapes.cells, "expression": shapes.expressions, "statement": shapes.statements, "address": shapes.addresses,
+    "identifier": shapes.identifiers,
+}  # fmt: skip
+
+
+def deviations(
+    value: Json,
+    schema: dict[str, Any],
+    parameter: str,
+    peers: Iterable[Json],
+    root: dict[str, Any],
+    rng: random.Random,
+    words: Words | None = None,
+) -> list[Option]:
+    """Return the mutation pool of one value: (kind, value) pairs, no value twice, none equal to the given one.
+
+    `schema` is the parameter's own schema and `root` the tool's; `peers` are other values known for the parameter;
+    `words` relates the words of texts, by default the project's lexicon.
+    Whether a value passes the schema, and whether the request supports it, is for the caller to check.
+    """
+    hint = f"{parameter} {schema.get('description', '')}"
+    others = [peer for peer in peers if type(peer) is type(value) and normal(peer) != normal(value)]
+    found = _Maker(root, rng, words or lexicon()).options(value, schema, hint, others)
+    kinds: dict[MutationKind, list[Json]] = {}
+    seen = {normal(value)}
+    for kind, option in found:
+        if normal(option) not in seen and len(kinds.setdefault(kind, [])) < EACH:
+            seen.add(normal(option))
+            kinds[kind].append(option)
+    return [(kind, option) for kind, options in kinds.items() for option in options]
+
+
+def _peers(value: Json, peers: list[Json], rng: random.Random) -> list[Option]:
+    """Sort known other values: an opposite, one that looks alike, one with nothing in common, or simply a sibling."""
+    drawn = rng.sample(peers, min(len(peers), 8))
+    return [(_relation(value, peer), peer) for peer in drawn]
+
+
+def _relation(value: Json, other: Json) -> MutationKind:
+    if not isinstance(value, str) or not isinstance(other, str):
+        return "co_hyponym"
+    lex = lexicon()
+    if other.casefold() in (word.casefold() for word in lex.opposites(value)):
+        return "antonym"
+    mine, theirs = set(re.findall(r"\w+", value.casefold())), set(re.findall(r"\w+", other.casefold()))
+    if mine < theirs:
+        return "hyponym"
+    if theirs < mine and theirs:
+        return "hypernym"
+    return "lexical_similarity" if alike(value, other) else "co_hyponym"
+
+
+def _choices(value: str, choices: list[str], rng: random.Random) -> list[Option]:
+    """Other members of an enumeration; the least similar of many counts as irrelevant."""
+    drawn = rng.sample(choices, len(choices))
+    found: list[Option] = [(_relation(value, choice), choice) for choice in drawn]
+    if len(choices) > 4 and not any(kind == "irrelevance" for kind, _ in found):
+        farthest = min(drawn, key=lambda choice: similarity(value, choice))
+        found.insert(0, ("irrelevance", farthest))
+    return found
+
+
+def texts(value: str, rng: random.Random, known: Words) -> list[Option]:
+    """Free text, names and single words: one word changed, added or taken away, or the whole replaced."""
+    lex = lexicon()
+    words = value.split()
+    found: list[Option] = []
+    relations: list[tuple[MutationKind, Callable[[str], list[str]]]] = [
+        ("antonym", known.opposites),
+        ("co_hyponym", known.siblings),
+        ("hypernym", known.hypernyms),
+        ("hyponym", known.hyponyms),
+        ("lexical_similarity", known.confusions),
+    ]
+    for kind, related in relations:
+        for i in rng.sample(range(len(words)), len(words)):
+            options = related(words[i].strip(".,;:!?"))
+            found += [
+                (kind, " ".join([*words[:i], o, *words[i + 1 :]])) for o in rng.sample(options, min(2, len(options)))
+            ]
+    found += _resized(words, rng)
+    found += [("lexical_similarity", typo) for typo in typos(value, rng)[:2]]
+    strange = rng.sample(lex.unrelated, 2)
+    found.append(("irrelevance", strange[0].capitalize() if value[:1].isupper() else strange[0]))
+    found.append(
+        ("irrelevance", " ".join([strange[1].capitalize() if value[:1].isupper() else strange[1], *words[1:]]))
+    )
+    return [(kind, option) for kind, option in found if option.strip()]
+
+
+def _resized(words: list[str], rng: random.Random) -> list[Option]:
+    """Broader by leaving words out, narrower by a modifier in front."""
+    found: list[Option] = []
+    if len(words) > 1:
+        found += [("hypernym", " ".join(words[1:]) if len(words) == 2 and words[0].islower() else " ".join(words[:-1]))]
+    if len(words) > 3:
+        found += [("hypernym", " ".join(words[: (len(words) + 1) // 2]))]
+    if words and not (len(words) == 1 and (len(words[0]) < 5 or lexicon().hypernyms(words[0]))):
+        for modifier in rng.sample(lexicon().modifiers, 2):
+            capital = words[0][:1].isupper()
+            rest = [words[0].lower() if capital and len(words) > 1 and words[0][1:].islower() else words[0], *words[1:]]
+            found.append(("hyponym", " ".join([modifier.capitalize() if capital else modifier, *rest])))
+    return found
+
+
+@dataclass(frozen=True)
+class _Maker:
+    """Walks into lists and objects; `root` is the tool's schema, in which references point."""
+
+    root: dict[str, Any]
+    rng: random.Random
+    words: Words
+
+    def options(self, value: Json, schema: Any, hint: str, peers: list[Json]) -> list[Option]:
+        schema = resolved(schema, self.root) if isinstance(schema, dict) else {}
+        if isinstance(value, bool):
+            return [("antonym", not value)]
+        if isinstance(value, list):
+            return self._list(value, schema, hint, peers)
+        if isinstance(value, dict):
+            return self._object(value, schema, peers)
+        if isinstance(value, int | float):
+            own = shapes.numbers(value, self.rng)
+        elif isinstance(value, str):
+            if choices := [choice for choice in schema.get("enum", []) if isinstance(choice, str) and choice != value]:
+                return _choices(value, choices, self.rng)
+            shaped = _SHAPED.get(kind_of(value, hint))
+            own = shaped(value, self.rng) if shaped else texts(value, self.rng, self.words)
+        else:
+            return []
+        known = _peers(value, peers, self.rng)
+        return own + known if kind_of(value, hint) == "zone" else known[:2] + own + known[2:]
+
+    def _list(self, value: list[Json], schema: dict[str, Any], hint: str, peers: list[Json]) -> list[Option]:
+        """One item changed, left out (narrower) or added from a peer (broader); or a peer as a whole."""
+        rng = self.rng
+        found = _peers(value, peers, rng)[:2]
+        for i in rng.sample(range(len(value)), min(len(value), 3)):
+            for kind, option in self.options(value[i], schema.get("items"), hint, [])[:12]:
+                found.append((kind, [*value[:i], option, *value[i + 1 :]]))
+        if len(value) > 1:
+            found += [("hyponym", value[:-1]), ("hyponym", value[1:])]
+        extra = [item for peer in peers for item in peer if item not in value and not isinstance(item, list | dict)]
+        if extra and not any(isinstance(item, list | dict) for item in value):
+            found.append(("hypernym", [*value, rng.choice(extra)]))
+        if len(peers) > 4:
+            found.append(("irrelevance", min(peers, key=lambda peer: similarity(normal(value), normal(peer)))))
+        return rng.sample(found, len(found))
+
+    def _object(self, value: dict[str, Json], schema: dict[str, Any], peers: list[Json]) -> list[Option]:
+        """One member changed, or a peer as a whole."""
+        found = _peers(value, peers, self.rng)[:3]
+        properties = schema.get("properties", {})
+        for key, member in value.items():
+            inner = properties.get(key, {})
+            hint = f"{key} {inner.get('description', '')}" if isinstance(inner, dict) else key
+            known = [p[key] for p in peers if key in p and type(p[key]) is type(member) and p[key] != member]
+            found += [(kind, {**value, key: option}) for kind, option in self.options(member, inner, hint, known)[:10]]
+        return self.rng.sample(found, len(found))

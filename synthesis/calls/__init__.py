@@ -1,0 +1,1 @@
+"""Candidate calls, really executed and judged: verified primitives."""

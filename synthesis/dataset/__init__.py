@@ -1,0 +1,1 @@
+"""Hugging Face datasets: rows, features, split, card, and tools to look at them."""

@@ -1,0 +1,1 @@
+"""Turns that would run, yet are not what the user asked for."""

@@ -1,0 +1,239 @@
+"""Negatives: assistant turns that would run, yet are not what the user asked for (RISE, section 3.3.2).
+
+The critical parameters of one decision turn are mutated, all else stays. Every critical parameter has a pool of
+deviating values (from the author) and, where it may be left out, the deletion; combinations over the pools are sampled
+by `sampling`. Nothing gets through that the tool's schema refuses, that means the same as gold, or that the request
+itself supports. Kinds beyond the paper's come from `further`.
+"""
+
+import random
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from itertools import chain, islice
+from typing import Any
+
+from jsonschema import Draft202012Validator
+
+from synthesis.authors.base import Author
+from synthesis.negatives.complexity import Distance, surface
+from synthesis.negatives.sampling import Space, complexity
+from synthesis.records import CriticalParameter, Json, Mutation, MutationKind, Negative, Sample, Tool, Trajectory
+from synthesis.requests.critical import agreed
+from synthesis.seeds import digest, seeded
+from synthesis.servers.workspace import LOGICAL
+from synthesis.text.values import normal, same, supported
+
+THRESHOLD = 0.1
+"""Combinations less complex than this are dropped (the paper's threshold is not known)."""
+FURTHER_SHARE = 5
+"""One negative in so many is of a kind beyond the paper's, where one is possible: enough to be learnt, and the paper's
+mutations stay four fifths of the data."""
+_validators: dict[tuple[str, str], tuple[dict[str, Json], Draft202012Validator]] = {}
+
+
+def valid(tool: Tool, arguments: dict[str, Json]) -> bool:
+    """Tell whether the tool's input schema accepts the arguments."""
+    return bool(_validator(tool, "").is_valid(arguments))
+
+
+def _validator(tool: Tool, parameter: str) -> Draft202012Validator:
+    """The validator of one parameter, or of all arguments for the empty name; made once a schema."""
+    key, root = (tool.full_name, parameter), tool.input_schema
+    known = _validators.get(key)
+    if known is None or known[0] is not root:
+        own = {"$defs": root.get("$defs", {}), **root.get("properties", {}).get(parameter, {})} if parameter else root
+        known = _validators[key] = (root, Draft202012Validator(own))
+    return known[1]
+
+
+@dataclass(frozen=True)
+class Site:
+    """One critical parameter of a turn and what may be put in its place."""
+
+    critical: CriticalParameter
+    options: list[Mutation]
+    deviations: list[float]
+    """The deviation of each option; a deletion counts as 1."""
+
+
+def allowed(tool: Tool, arguments: dict[str, Json], parameter: str, after: Json, request: str) -> bool:
+    """The guards on one mutated value: of gold's type, of another meaning, not in the request, valid by its schema.
+
+    A whole number does not become a fraction; whether a fraction may become whole is for the schema to say.
+    """
+    before = arguments[parameter]
+    types = {type(before), type(after)}
+    if len(types) > 1 and (types != {int, float} or (isinstance(before, int) and not float(after).is_integer())):
+        return False
+    if same(before, after) or supported(after, request):
+        return False
+    return bool(_validator(tool, parameter).is_valid(after))
+
+
+def deletable(tool: Tool, arguments: dict[str, Json], parameter: str) -> bool:
+    """Whether leaving the parameter out is possible and changes the call: not required, and not at its default.
+
+    The sandbox's own folder counts as a default, for servers work in it.
+    """
+    schema = tool.input_schema.get("properties", {}).get(parameter, {})
+    default = isinstance(schema, dict) and "default" in schema and same(schema["default"], arguments[parameter])
+    default = default or arguments[parameter] == LOGICAL
+    rest = {name: value for name, value in arguments.items() if name != parameter}
+    return parameter not in tool.input_schema.get("required", []) and not default and valid(tool, rest)
+
+
+def sites(
+    sample: Sample,
+    trajectory: Trajectory,
+    turn: int,
+    tools: dict[str, Tool],
+    author: Author,
+    seed: int,
+    distance: Distance = surface,
+) -> list[Site]:
+    """Return the turn's critical parameters, each with its guarded pool (which may be empty)."""
+    pools: list[tuple[CriticalParameter, list[Mutation]]] = []
+    for critical in agreed(sample.critical):
+        step = trajectory.steps[critical.step]
+        if step.turn == turn:
+            pools.append(
+                (critical, list(_pool(critical, step.arguments, tools[step.tool], sample.request, author, seed)))
+            )
+    known = iter(distance([(m.before, m.after) for _, pool in pools for m in pool if not m.deleted]))
+    return [Site(critical, pool, [1.0 if m.deleted else next(known) for m in pool]) for critical, pool in pools]
+
+
+def _pool(
+    critical: CriticalParameter, arguments: dict[str, Json], tool: Tool, request: str, author: Author, seed: int
+) -> Iterator[Mutation]:
+    step, name = critical.step, critical.parameter
+    before = arguments[name]
+    seen = {normal(before)}
+    for kind, after in author.alternatives(tool, name, before, seed):
+        if normal(after) not in seen and allowed(tool, arguments, name, after, request):
+            seen.add(normal(after))
+            yield Mutation(step=step, parameter=name, kind=kind, before=before, after=after)
+    if deletable(tool, arguments, name):
+        yield Mutation(step=step, parameter=name, kind="deletion", before=before, deleted=True)
+
+
+Further = Callable[[Sample, Trajectory, int], list[Mutation]]
+"""Proposes mutations of the kinds beyond the paper's for one turn, the first to be taken first: `further.propose`."""
+_Proposal = tuple[list[Mutation], float]
+"""Mutations that are made together, and the sum of their deviations."""
+
+
+def paper_only(sample: Sample, trajectory: Trajectory, turn: int) -> list[Mutation]:
+    """Propose nothing: every negative then differs from gold in critical parameters alone."""
+    return []
+
+
+def negatives(
+    sample: Sample,
+    trajectory: Trajectory,
+    tools: dict[str, Tool],
+    author: Author,
+    count: int,
+    seed: int,
+    further: Further = paper_only,
+    spare: int = 0,
+    distance: Distance = surface,
+) -> list[Negative]:
+    """Return distinct negatives for every decision turn that has a critical parameter, turn by turn.
+
+    A turn gets at most `count`, one in `FURTHER_SHARE` of them from `further` where it has any, and after them at most
+    `spare` more, to take the place of those that turn out to do the same as the right call.
+    """
+    found: list[Negative] = []
+    pool_seed = seeded(seed, "pools", sample.id).getrandbits(32)
+    for turn in range(len(trajectory.turns)):
+        here = sites(sample, trajectory, turn, tools, author, pool_seed, distance)
+        if any(site.options for site in here):
+            rng = seeded(seed, "negatives", sample.id, turn)
+            due = count // FURTHER_SHARE + (rng.random() < count % FURTHER_SHARE / FURTHER_SHARE)
+            first = further(sample, trajectory, turn)[:due]
+            proposals = chain(_singles(first, distance), _drawn(here, count - len(first), 2 * (count + spare), rng))
+            found += islice(_distinct(sample, trajectory, turn, tools, len(here), proposals), count + spare)
+    return found
+
+
+def _singles(mutations: list[Mutation], distance: Distance) -> Iterator[_Proposal]:
+    """An added argument and another tool deviate entirely, as a deletion does."""
+    for mutation in mutations:
+        near = mutation.kind == "distractor"
+        yield [mutation], distance([(mutation.before, mutation.after)])[0] if near else 1.0
+
+
+def _drawn(here: list[Site], wanted: int, more: int, rng: random.Random) -> Iterator[_Proposal]:
+    """Draw `wanted` combinations of the pools, then `more`, in which earlier ones may come again."""
+    space = Space([site.deviations for site in here], THRESHOLD)
+    for number in (wanted, more):
+        for choice in space.sample(number, rng):
+            changed = [(site, option - 1) for site, option in zip(here, choice, strict=True) if option]
+            yield (
+                [site.options[option] for site, option in changed],
+                sum(site.deviations[option] for site, option in changed),
+            )
+
+
+def _distinct(
+    sample: Sample,
+    trajectory: Trajectory,
+    turn: int,
+    tools: dict[str, Tool],
+    sites: int,
+    proposals: Iterable[_Proposal],
+) -> Iterator[Negative]:
+    """Yield the proposals as negatives whose calls are valid and were not there before, nor are gold's."""
+    gold = calls_of(trajectory, trajectory.turns[turn])
+    seen = {_multiset(gold)}
+    for mutations, deviations in proposals:
+        negative = _negative(sample, trajectory, turn, mutations, complexity(len(mutations), sites, deviations))
+        calls = apply(gold, negative, trajectory)
+        key = _multiset(calls)
+        if key not in seen and all(valid(tools[call["name"]], call["arguments"]) for call in calls):
+            seen.add(key)
+            yield negative
+
+
+def calls_of(trajectory: Trajectory, steps: Sequence[int]) -> list[dict[str, Any]]:
+    """The right calls of some steps, each `{"name": full tool name, "arguments": {...}}`."""
+    return [{"name": trajectory.steps[i].tool, "arguments": dict(trajectory.steps[i].arguments)} for i in steps]
+
+
+def _multiset(calls: list[dict[str, Any]]) -> str:
+    """The calls as a key in which their order does not count: two calls that swapped places do the same."""
+    return "|".join(sorted(f"{call['name']}{normal(call['arguments'])}" for call in calls))
+
+
+def _negative(sample: Sample, trajectory: Trajectory, turn: int, mutations: list[Mutation], score: float) -> Negative:
+    kind: MutationKind = mutations[0].kind if len(mutations) == 1 else "combination"
+    return Negative(
+        id=digest(sample.id, turn, [mutation.model_dump() for mutation in mutations]),
+        sample_id=sample.id,
+        turn=turn,
+        kind=kind,
+        mutations=mutations,
+        score=round(score, 6),
+        primitive_ids=list(dict.fromkeys(trajectory.steps[mutation.step].primitive_id for mutation in mutations)),
+    )
+
+
+def apply(calls: list[dict[str, Any]], negative: Negative, trajectory: Trajectory) -> list[dict[str, Any]]:
+    """Return the turn's calls with the negative's mutations in them; `calls`, gold's in step order, are not changed.
+
+    A call is `{"name": full tool name, "arguments": {...}}`; the order of the arguments is gold's, with added ones at
+    the end.
+    """
+    changed = deepcopy(calls)
+    position = {step: i for i, step in enumerate(trajectory.turns[negative.turn])}
+    for mutation in negative.mutations:
+        call = changed[position[mutation.step]]
+        if mutation.kind == "sibling_tool":
+            call |= {"name": mutation.after, "arguments": deepcopy(mutation.arguments)}
+        elif mutation.deleted:
+            del call["arguments"][mutation.parameter]
+        else:
+            call["arguments"][mutation.parameter] = deepcopy(mutation.after)
+    return changed

@@ -1,0 +1,1 @@
+"""What the user says: requests, the critical parameters in them, and how hard they are."""

@@ -1,0 +1,1 @@
+"""From an `mcpServers` file to running servers: sandboxed, restarted, recorded."""

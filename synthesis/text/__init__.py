@@ -1,0 +1,1 @@
+"""What is equal, what is near, what is a word."""

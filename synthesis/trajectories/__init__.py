@@ -1,0 +1,1 @@
+"""Plans over primitives, each executed once more from end to end."""

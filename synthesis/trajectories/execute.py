@@ -1,0 +1,177 @@
+"""Virtual trajectories (RISE, section 3.2.2): plans over primitives, each executed once more from end to end."""
+
+import unicodedata
+from collections.abc import Sequence
+from typing import Literal
+
+from synthesis.authors.base import is_reference
+from synthesis.calls.primitives import Policy, Progress, Runner, UnresolvedError, fill, has_reference, schema_reason
+from synthesis.calls.verdicts import judge
+from synthesis.journal import Journal
+from synthesis.records import Condition, Edge, Json, Pattern, Primitive, Record, Step, Tool, Trajectory
+from synthesis.trajectories.conditions import mentions
+from synthesis.trajectories.plans import Plan, PlannedCall, Planner, reads_only
+from synthesis.workers import spread
+
+BATCH = 12
+"""Plans dealt before the planner hears how they went."""
+MAX_REJECTED = 3
+"""Stop when this many times as many plans as wanted were rejected: the servers then do not answer as before."""
+
+
+class RejectedTrajectory(Record):
+    """A plan that did not run from end to end, and why."""
+
+    id: str
+    verdict: Literal["rejected"] = "rejected"
+    pattern: Pattern
+    tools: list[str]
+    primitive_ids: list[str]
+    reason: str
+
+
+class RejectionError(Exception):
+    """The plan may not become a trajectory; the text says why."""
+
+
+async def generate(
+    pool: Sequence[Runner],
+    policies: dict[str, Policy],
+    primitives: Journal[Primitive],
+    accepted: Journal[Trajectory],
+    rejected: Journal[RejectedTrajectory],
+    *,
+    count: int,
+    seed: int,
+    result_chars: int = 200,
+    progress: Progress = lambda done, total, what: None,
+) -> list[Trajectory]:
+    """Plan and execute until `count` trajectories ran without an error; return them in the order of the plans.
+
+    `pool` holds the same servers, started one or more times: plans are dealt in batches, which they share; how many
+    they are changes nothing in what comes back. Fewer trajectories come back when the primitives allow no more plans.
+    Plans in the journals are not executed again: the planner is told their outcome, so a resumed run deals the same
+    plans as an uninterrupted one.
+    """
+    planner = Planner(primitives, pool[0].tools, policies, seed, result_chars)
+    known = {primitive.id: primitive for primitive in primitives}
+    done: list[Trajectory] = []
+    failures = 0
+
+    async def work(servers: Runner, plan: Plan) -> None:
+        if plan.id not in accepted and plan.id not in rejected:
+            try:
+                accepted.append(await execute(servers, policies, plan, known, result_chars))
+            except RejectionError as error:
+                rejected.append(_rejection(plan, str(error)))
+        progress(len(done), count, plan.pattern)
+
+    while len(done) < count and failures <= MAX_REJECTED * count + 100:
+        plans = [plan for _ in range(min(BATCH, count - len(done))) if (plan := planner.next()) is not None]
+        if not plans:
+            break
+        await spread(plans, pool, work)
+        for plan in plans:
+            trajectory = accepted.get(plan.id)
+            planner.tell(plan, trajectory is not None)
+            if trajectory is None:
+                failures += 1
+            else:
+                done.append(trajectory)
+        progress(len(done), count, plans[-1].pattern)
+    return done
+
+
+def _rejection(plan: Plan, reason: str) -> RejectedTrajectory:
+    tools = [call.tool for call in plan.calls]
+    return RejectedTrajectory(
+        id=plan.id, pattern=plan.pattern, tools=tools, primitive_ids=plan.primitive_ids, reason=reason
+    )
+
+
+async def execute(
+    servers: Runner, policies: dict[str, Policy], plan: Plan, primitives: dict[str, Primitive], result_chars: int
+) -> Trajectory:
+    """Run `plan` in a clean sandbox and record what came back.
+
+    Raises `RejectionError` when two steps rest on one primitive (RISE, section 3.2.2), a call fails, an argument's data
+    flow cannot be proven in the text that the model will see, a call on a server that nothing has changed yet answers
+    otherwise than its primitive did, or the condition came out differently.
+    """
+    if len(set(plan.primitive_ids)) < len(plan.primitive_ids):
+        raise RejectionError("repeated_primitive: two steps rest on the same real call")
+    await servers.reset(sorted({servers.tools[call.tool].server for call in plan.calls}))
+    steps: list[Step] = []
+    edges: list[Edge] = []
+    touched: set[str] = set()
+    for index, call in enumerate(plan.calls):
+        tool = servers.tools[call.tool]
+        arguments = _resolved(tool, call, [step.result for step in steps])
+        edges += _edges(call, arguments, index)
+        if reason := schema_reason(tool, arguments):
+            raise RejectionError(f"step {index}, {call.tool}: input_schema: {reason}")
+        answer = await servers.call(call.tool, arguments)
+        if reason := judge(tool, answer, policies[tool.server].errors, arguments):
+            raise RejectionError(f"step {index}, {call.tool}: {reason}")
+        if tool.server not in touched and not _repeats(call, answer.text, primitives[call.primitive_id]):
+            raise RejectionError(f"step {index}, {call.tool}: not_repeatable: {answer.text[:80]!r}")
+        if not reads_only(tool):
+            touched.add(tool.server)
+        steps.append(
+            Step(
+                turn=call.turn,
+                tool=call.tool,
+                arguments=arguments,
+                result=clean(answer.text, result_chars),
+                primitive_id=call.primitive_id,
+            )
+        )
+    return Trajectory(id=plan.id, pattern=plan.pattern, steps=steps, edges=edges, condition=_condition(plan, steps))
+
+
+def _repeats(call: PlannedCall, text: str, primitive: Primitive) -> bool:
+    """Whether the answer is the primitive's; one that rests on earlier calls has no answer to compare with."""
+    return bool(primitive.setup) or has_reference(call.arguments) or text == primitive.result
+
+
+def _resolved(tool: Tool, call: PlannedCall, texts: list[str]) -> dict[str, Json]:
+    try:
+        arguments = fill(tool, call.arguments, texts)
+    except UnresolvedError as error:
+        raise RejectionError(f"{call.tool}: edge_not_proven: {error}") from error
+    return arguments
+
+
+def _edges(call: PlannedCall, arguments: dict[str, Json], index: int) -> list[Edge]:
+    """Every reference was resolved in the capped text, so its value stands there: that is the proof."""
+    return [
+        Edge(source=value["$result"], target=index, parameter=name, value=arguments[name])
+        for name, value in call.arguments.items()
+        if is_reference(value)
+    ]
+
+
+def _condition(plan: Plan, steps: list[Step]) -> Condition | None:
+    if plan.condition is None:
+        return None
+    value, holds, other = plan.condition.value, plan.condition.holds, plan.condition.other
+    if mentions(steps[0].result, value) != holds:
+        raise RejectionError(f"condition: {value!r} {'is not' if holds else 'is'} in what the model sees of the result")
+    taken = (steps[1].tool, steps[1].arguments)
+    branches = (taken, (other.tool, other.arguments)) if holds else ((other.tool, other.arguments), taken)
+    (then_tool, then_arguments), (else_tool, else_arguments) = branches
+    return Condition(
+        step=0,
+        value=value,
+        holds=holds,
+        then_tool=then_tool,
+        then_arguments=then_arguments,
+        else_tool=else_tool,
+        else_arguments=else_arguments,
+    )
+
+
+def clean(text: str, limit: int) -> str:
+    """`text` as the model sees it: control characters out (line breaks stay), at most `limit` characters."""
+    kept = "".join(char for char in text if char in "\n\t" or unicodedata.category(char)[0] != "C")
+    return kept if len(kept) <= limit else kept[: max(0, limit - 3)] + "..."

@@ -1,0 +1,277 @@
+"""Policies: real models from folders and adapters, an endpoint, and how replies are read."""
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from eval.policies.base import EndpointPolicy, LocalPolicy, Prompt, load_policy, openai_messages, reply_parser
+from eval.replies.calls import NO_CALL, Call, read_reply
+from synthesis.errors import UserError
+
+RIGHT = [
+    (Call("time__convert", {"time": "09:30", "zone": "Asia/Tokyo"}),),
+    (
+        Call("excel__read", {"sheet": "Orders", "rows": 3}),
+        Call("time__convert", {"time": "09:30", "zone": "Asia/Tokyo"}),
+    ),
+    (Call("excel__read", {"sheet": "Summary"}),),
+    (Call("excel__read", {"sheet": "Orders", "rows": 3}),),
+]
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_a_model_that_knows_the_answers_gives_them_in_any_batch(
+    drilled_model: Path, prompts: list[Prompt], batch_size: int
+) -> None:
+    seen: list[int] = []
+    replies = LocalPolicy(drilled_model, batch_size, 96).reply(prompts, seen.append)
+    assert [reply.calls for reply in replies] == RIGHT
+    assert not any(reply.problem or reply.truncated for reply in replies)
+    assert sum(seen) == len(prompts)
+
+
+def test_long_replies_go_on_among_themselves_and_say_the_same(
+    drilled_model: Path, prompts: list[Prompt], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy = LocalPolicy(drilled_model, 4, 96)
+    whole = policy.reply(prompts)
+    shortest = min(len(policy.tokenizer(reply.text)["input_ids"]) for reply in whole)
+    monkeypatch.setattr("eval.policies.base.FIRST_ROUND", shortest)
+    rounds: list[int] = []
+    generate = policy._generate
+    monkeypatch.setattr(policy, "_generate", lambda rows, count: rounds.append(len(rows)) or generate(rows, count))
+    assert policy.reply(prompts) == whole
+    assert len(rounds) == 2
+    assert 0 < rounds[1] < rounds[0] == len(prompts)
+
+
+def test_an_untrained_model_is_answered_for_and_never_dropped(raw_model: Path, prompts: list[Prompt]) -> None:
+    replies = LocalPolicy(raw_model, 2, 8).reply(prompts)
+    assert len(replies) == len(prompts)
+    assert all(reply.problem == NO_CALL and reply.truncated and reply.text for reply in replies)
+
+
+def test_decoding_is_greedy_whatever_the_folder_says(
+    drilled_model: Path, prompts: list[Prompt], tmp_path: Path
+) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+
+    model = AutoModelForCausalLM.from_pretrained(drilled_model)
+    model.generation_config = GenerationConfig(do_sample=True, temperature=5.0, max_length=4)
+    model.save_pretrained(tmp_path)
+    AutoTokenizer.from_pretrained(drilled_model).save_pretrained(tmp_path)
+    assert LocalPolicy(tmp_path, 4, 96).reply(prompts[:1])[0].calls == RIGHT[0]
+
+
+def test_a_cut_off_reply_is_said_to_be_cut_off(drilled_model: Path, prompts: list[Prompt]) -> None:
+    reply = LocalPolicy(drilled_model, 4, 6).reply(prompts[:1])[0]
+    assert reply.truncated
+    assert reply.problem
+    assert reply.calls == ()
+
+
+def test_a_prompt_longer_than_the_context_is_wrong_not_a_crash(
+    kit: Any, tokenizer: Any, prompts: list[Prompt], tmp_path: Path
+) -> None:
+    kit.make_model(len(tokenizer), context=310).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    replies = LocalPolicy(tmp_path, 4, 24).reply(prompts)
+    assert "context holds 310" in replies[3].problem
+    assert replies[0].problem == NO_CALL
+
+
+@pytest.mark.parametrize("relative", [False, True])
+def test_an_adapter_folder_brings_its_base(
+    drilled_model: Path, prompts: list[Prompt], tmp_path: Path, relative: bool
+) -> None:
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    adapted = get_peft_model(
+        AutoModelForCausalLM.from_pretrained(drilled_model),
+        LoraConfig(target_modules="all-linear", task_type="CAUSAL_LM"),
+    )
+    folder = tmp_path / "adapter"
+    adapted.save_pretrained(folder)
+    if relative:
+        (tmp_path / "adapter" / "base").symlink_to(drilled_model)
+        config = json.loads((folder / "adapter_config.json").read_text())
+        (folder / "adapter_config.json").write_text(json.dumps({**config, "base_model_name_or_path": "base"}))
+    assert LocalPolicy(folder, 4, 96).reply(prompts[:1])[0].calls == RIGHT[0]
+    for name, weight in adapted.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=1.0)
+    adapted.save_pretrained(folder)
+    if not relative:
+        assert LocalPolicy(folder, 4, 96).reply(prompts[:1])[0].calls != RIGHT[0], "the adapter must count"
+
+
+def test_what_cannot_be_loaded_is_one_sentence(tmp_path: Path, raw_model: Path, tokenizer: Any) -> None:
+    with pytest.raises(UserError, match="expected a model folder"):
+        load_policy(tmp_path / "nothing")
+    with pytest.raises(UserError, match="model's name after a #"):
+        load_policy("http://localhost:1/v1")
+    (tmp_path / "adapter_config.json").write_text("{}")
+    with pytest.raises(UserError, match="base_model_name_or_path"):
+        load_policy(tmp_path)
+    (tmp_path / "adapter_config.json").write_text("{")
+    with pytest.raises(UserError, match="expected a JSON object"):
+        load_policy(tmp_path)
+
+
+def test_a_tokenizer_without_template_is_refused(kit: Any, raw_model: Path, tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM
+
+    bare = kit.make_tokenizer(["a few words"])
+    bare.chat_template = None
+    bare.save_pretrained(tmp_path)
+    AutoModelForCausalLM.from_pretrained(raw_model).save_pretrained(tmp_path)
+    with pytest.raises(UserError, match="no chat template"):
+        LocalPolicy(tmp_path)
+
+
+def test_an_untrained_base_is_asked_as_a_trained_one_is(
+    kit: Any, raw_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from transformers import AutoModelForCausalLM
+
+    tokenizer = kit.make_tokenizer(["a few words"])
+    tokenizer.chat_template = (
+        "{% for message in messages %}{% if message['role'] == 'user' %}{{ 'User: ' + message['content'] + '\\n\\n' }}"
+        "{% elif message['role'] == 'assistant' %}{{ 'Assistant: ' + message['content'] + eos_token }}{% endif %}"
+        "{% endfor %}{% if add_generation_prompt %}{{ 'Assistant:' }}{% endif %}"
+    )
+    tokenizer.save_pretrained(tmp_path)
+    AutoModelForCausalLM.from_pretrained(raw_model).save_pretrained(tmp_path)
+    policy = LocalPolicy(tmp_path)
+    assert "chat template: deepseek_llm instead of the stock one (it shows no tools" in capsys.readouterr().err
+    prompt = policy.render(Prompt([{"role": "user", "content": "What is 09:30 in Tokyo?"}], kit.tools))
+    assert "time__convert" in prompt
+    assert prompt.endswith("User: What is 09:30 in Tokyo?\n\nAssistant:")
+    reply = policy.parse(' <tool_call>\n{"name": "time__convert", "arguments": {}}\n</tool_call>', prompt, kit.tools)
+    assert reply["tool_calls"][0]["function"]["name"] == "time__convert"
+
+
+CALL_TEXT = '<tool_call>\n{"name": "excel__read", "arguments": {"sheet": "A", "rows": "3"}}\n</tool_call><|im_end|>'
+BARE_TEXT = (
+    "<tool_call>\n<function=excel__read>\n<parameter=sheet>\n12\n</parameter>\n<parameter=rows>\n3\n</parameter>\n"
+)
+BARE_TEXT += "</function>\n</tool_call><|im_end|>"
+
+
+@pytest.mark.parametrize("name", ["qwen2_5", "qwen3", "hermes-like"])
+def test_a_wrong_type_in_json_is_not_mended(kit: Any, name: str) -> None:
+    tokenizer = kit.make_tokenizer(["text"])
+    tokenizer.chat_template = "{{ messages }}" if name == "hermes-like" else kit.template(name)
+    parse = reply_parser(tokenizer)
+    reply = read_reply(CALL_TEXT, lambda text: parse(text, "<|im_start|>assistant\n", kit.tools))
+    assert reply.calls == (Call("excel__read", {"sheet": "A", "rows": "3"}),)
+
+
+def test_bare_text_arguments_get_their_type_from_the_schema(kit: Any) -> None:
+    tokenizer = kit.make_tokenizer(["text"])
+    tokenizer.chat_template = kit.template("qwen3_5_nothink")
+    parse = reply_parser(tokenizer)
+    reply = read_reply(BARE_TEXT, lambda text: parse(text, "<|im_start|>assistant\n", kit.tools))
+    assert reply.calls == (Call("excel__read", {"sheet": "12", "rows": 3}),)
+
+
+def test_a_model_of_its_own_brings_its_own_parser(kit: Any) -> None:
+    tokenizer = kit.make_tokenizer(["text"])
+    fields = {"tool_calls": {"open": "[", "close": "]", "repeats": True, "content": "json"}}
+    fields["tool_calls"]["transform"] = {"type": "function", "function": "{content}"}
+    tokenizer.response_template = {"defaults": {"role": "assistant"}, "start_anchor": "A:", "fields": fields}
+    parse = reply_parser(tokenizer)
+    reply = read_reply('[{"name": "x", "arguments": {}}]', lambda text: parse(text, "A:", kit.tools))
+    assert reply.calls == (Call("x", {}),)
+
+
+def test_words_before_a_call_and_thoughts_do_not_hide_it(kit: Any) -> None:
+    tokenizer = kit.make_tokenizer(["text"])
+    parse = reply_parser(tokenizer)
+    text = "<think>\nread it\n</think>\n\nOf course.\n" + CALL_TEXT
+    assert len(read_reply(text, lambda t: parse(t, "<|im_start|>assistant\n", kit.tools)).calls) == 1
+
+
+def test_openai_messages_tie_results_to_calls(kit: Any) -> None:
+    turn = {"role": "assistant", "content": "", "tool_calls": [kit.call("a", n=1), kit.call("b")]}
+    results = [{"role": "tool", "name": name, "content": name} for name in "ab"]
+    user, assistant, first, second = openai_messages([{"role": "user", "content": "go"}, turn, *results])
+    assert user == {"role": "user", "content": "go"}
+    assert [c["function"]["arguments"] for c in assistant["tool_calls"]] == ['{"n": 1}', "{}"]
+    assert [first["tool_call_id"], second["tool_call_id"]] == [c["id"] for c in assistant["tool_calls"]]
+    assert first["content"] == "a"
+
+
+class Server(BaseHTTPRequestHandler):
+    """Answers like an OpenAI-compatible server, by what the user says."""
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        said = body["messages"][-1]["content"]
+        assert body["temperature"] == 0
+        assert self.path == "/v1/chat/completions"
+        arguments = '{"sheet": "A"' + ("}" if said == "good" else "")
+        calls = [
+            {
+                "id": "1",
+                "type": "function",
+                "function": {"name": body["tools"][1]["function"]["name"], "arguments": arguments},
+            }
+        ]
+        message = {
+            "role": "assistant",
+            "content": None if said != "words" else "Hm.",
+            "tool_calls": calls if said != "words" else None,
+        }
+        choice = {"index": 0, "finish_reason": "length" if said == "broken" else "stop", "message": message}
+        status = 400 if said == "refused" else 200
+        answer = {"id": "x", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice]}
+        payload = json.dumps(answer if status == 200 else {"error": {"message": "no such model"}}).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(payload)))
+        self.end_headers()
+        self.wfile.write(payload)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def endpoint() -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Server)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/v1#m"
+    server.shutdown()
+    server.server_close()
+
+
+def said(text: str) -> Prompt:
+    return Prompt(
+        [{"role": "user", "content": text}],
+        [{"type": "function", "function": {"name": name}} for name in ("time__convert", "excel__read")],
+    )
+
+
+def test_an_endpoint_answers_in_order_and_bad_replies_are_kept(endpoint: str) -> None:
+    pytest.importorskip("openai")
+    policy = load_policy(endpoint)
+    assert isinstance(policy, EndpointPolicy)
+    good, broken, words = policy.reply([said("good"), said("broken"), said("words")])
+    assert good.calls == (Call("excel__read", {"sheet": "A"}),)
+    assert broken.problem.startswith("unreadable")
+    assert broken.truncated
+    assert (words.problem, words.text) == (NO_CALL, "Hm.")
+
+
+def test_a_server_that_fails_stops_the_evaluation(endpoint: str) -> None:
+    pytest.importorskip("openai")
+    with pytest.raises(UserError, match=r"server failed: .*no such model"):
+        load_policy(endpoint).reply([said("good"), said("refused")])

@@ -1,0 +1,133 @@
+"""The runner of dependent processes, on small real processes."""
+
+import io
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from rich.console import Console
+
+from rise_train.ablation.subprocesses import Job, Runner, clock, last_line, stop_orphans
+from synthesis.errors import UserError
+
+
+def runner(folder: Path, parallel: int = 2, terminal: bool = False) -> tuple[Runner, io.StringIO]:
+    """A runner over `folder`, and what it prints."""
+    printed = io.StringIO()
+    console = Console(file=printed, width=100, force_terminal=terminal)
+    return Runner(folder / "jobs", folder / "logs", parallel, console), printed
+
+
+def job(folder: Path, name: str, code: str, *needs: str, key: str = "k") -> Job:
+    """A job that runs Python `code`, with the name of its output file as argument."""
+    output = folder / f"{name}.out"
+    command = [sys.executable, "-c", code, str(output)]
+    return Job(name=name, label=name, key=key, output=output, command=lambda: command, needs=needs)
+
+
+WRITE = "import sys, time; open(sys.argv[1], 'w').write(str(time.time())); print('step 1/1')"
+
+
+def test_dependencies_are_kept(tmp_path: Path) -> None:
+    slow = WRITE.replace("open", "time.sleep(0.4); open")
+    jobs = [
+        job(tmp_path, "last", WRITE, "first", "second"),
+        job(tmp_path, "first", slow),
+        job(tmp_path, "second", slow),
+    ]
+    runner(tmp_path)[0].run(jobs)
+    written = {j.name: float(j.output.read_text()) for j in jobs}
+    assert written["last"] > max(written["first"], written["second"])
+    assert all(j.state == "done" and j.seconds > 0 for j in jobs)
+
+
+@pytest.mark.parametrize("parallel", [1, 2])
+def test_no_more_than_so_many_at_a_time(tmp_path: Path, parallel: int) -> None:
+    spans = "import sys, time; a = time.time(); time.sleep(0.5); open(sys.argv[1], 'w').write(f'{a} {time.time()}')"
+    jobs = [job(tmp_path, f"j{i}", spans) for i in range(3)]
+    runner(tmp_path, parallel)[0].run(jobs)
+    times = [tuple(map(float, j.output.read_text().split())) for j in jobs]
+    together = max(sum(start <= at < end for start, end in times) for at, _ in times)
+    assert together == parallel
+
+
+def test_done_before_is_skipped_until_its_key_or_output_changes(tmp_path: Path) -> None:
+    runner(tmp_path)[0].run([job(tmp_path, "a", WRITE)])
+    first = (tmp_path / "a.out").read_text()
+    again, printed = runner(tmp_path)
+    again.run([job(tmp_path, "a", WRITE)])
+    assert (tmp_path / "a.out").read_text() == first
+    assert "a: done before, skipped" in printed.getvalue()
+    runner(tmp_path)[0].run([job(tmp_path, "a", WRITE, key="other")])
+    second = (tmp_path / "a.out").read_text()
+    assert second != first
+    (tmp_path / "a.out").unlink()
+    runner(tmp_path)[0].run([job(tmp_path, "a", WRITE, key="other")])
+    assert (tmp_path / "a.out").read_text() != second
+
+
+def test_a_failed_job_stops_the_others_and_says_why(tmp_path: Path) -> None:
+    fails = "import sys, time; time.sleep(0.5); print('error: recipe.yaml: unknown field `x`'); sys.exit(2)"
+    waits = "import os, sys, time; open(sys.argv[1], 'w').write(str(os.getpid())); time.sleep(60)"
+    started = time.monotonic()
+    with pytest.raises(UserError, match=r"^bad failed: recipe.yaml: unknown field `x` \(the whole log: .*bad.log\)$"):
+        runner(tmp_path)[0].run([job(tmp_path, "bad", fails), job(tmp_path, "long", waits)])
+    assert time.monotonic() - started < 20
+    assert not psutil.pid_exists(int((tmp_path / "long.out").read_text()))
+    assert not runner(tmp_path)[0].is_done(job(tmp_path, "long", waits))
+
+
+def test_a_job_that_writes_nothing_is_a_failure(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="ended without writing"):
+        runner(tmp_path)[0].run([job(tmp_path, "a", "print('fine')")])
+
+
+def test_a_record_that_was_cut_short_counts_as_not_done(tmp_path: Path) -> None:
+    (tmp_path / "jobs").mkdir()
+    (tmp_path / "jobs" / "a.json").write_text('{"key": "k", "fini')
+    runner(tmp_path)[0].run([job(tmp_path, "a", WRITE)])
+    assert runner(tmp_path)[0].record("a")["finished"] is True
+
+
+def test_plain_log_tells_starts_ends_and_signs_of_life(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rise_train.ablation.subprocesses.HEARTBEAT_S", 0.3)
+    speaks = "import sys, time; print('step 3/9  loss 0.5', flush=True); time.sleep(1.2); open(sys.argv[1], 'w')"
+    run, printed = runner(tmp_path)
+    run.run([job(tmp_path, "sft", speaks)])
+    lines = printed.getvalue().splitlines()
+    assert lines[0] == "sft: started"
+    assert any(line.startswith("sft: 0:00") and line.endswith("step 3/9  loss 0.5") for line in lines)
+    assert lines[-1].startswith("sft: done in 0:01")
+    assert "\x1b" not in printed.getvalue()
+
+
+def test_terminal_shows_a_table(tmp_path: Path) -> None:
+    run, printed = runner(tmp_path, terminal=True)
+    run.run([job(tmp_path, "sft", WRITE.replace("open", "time.sleep(0.6); open")), job(tmp_path, "dpo", WRITE, "sft")])
+    text = printed.getvalue()
+    assert all(word in text for word in ("running", "waiting", "done", "2 of 2 jobs"))
+
+
+def test_last_line_undoes_bars_and_colours(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_bytes(b"start\n 10%|#   |\r 50%|##  |\r\x1b[32m 90%|### |\x1b[0m\n\n")
+    assert last_line(log) == "90%|### |"
+    assert last_line(tmp_path / "none") == ""
+    assert (clock(125.7), clock(None)) == ("2:05", "")
+
+
+def test_orphans_of_a_killed_runner_are_ended_and_nothing_else() -> None:
+    command = [sys.executable, "-c", "import time; time.sleep(30)", "model-folder"]
+    orphan, other = (subprocess.Popen(command, start_new_session=True) for _ in range(2))
+    try:
+        stop_orphans(orphan.pid, [*command[:-1], "another-folder"])
+        assert psutil.pid_exists(orphan.pid)
+        stop_orphans(orphan.pid, command)
+        assert not psutil.pid_exists(orphan.pid)
+        assert psutil.pid_exists(other.pid)
+    finally:
+        other.kill()
+        other.wait()

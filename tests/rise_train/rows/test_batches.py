@@ -1,0 +1,37 @@
+"""Batches of like lengths, in an order that the seed fixes."""
+
+from types import SimpleNamespace
+
+from rise_train.rows.batches import arrange
+from synthesis.seeds import seeded
+
+
+def arguments(strategy: str = "group_by_length", seed: int = 0) -> SimpleNamespace:
+    return SimpleNamespace(train_sampling_strategy=strategy, seed=seed, per_device_train_batch_size=8)
+
+
+def test_batches_hold_like_lengths_in_random_order() -> None:
+    lengths = [seeded(1, i).randint(50, 500) for i in range(203)]
+    args = arguments()
+    order = arrange(lengths, args)
+    assert args.train_sampling_strategy == "sequential"
+    assert sorted(order) == list(range(203))
+    batches = [[lengths[i] for i in order[at : at + 8]] for at in range(0, 203, 8)]
+    padded = sum(max(batch) * len(batch) for batch in batches)
+    assert padded < 1.06 * sum(lengths)
+    longest = [max(batch) for batch in batches[:-1]]
+    assert longest != sorted(longest)
+    assert longest != sorted(longest, reverse=True)
+    assert len(batches[-1]) == 3
+
+
+def test_the_seed_fixes_the_order() -> None:
+    lengths = [10 + i % 7 for i in range(100)]
+    assert arrange(lengths, arguments()) == arrange(lengths, arguments())
+    assert arrange(lengths, arguments()) != arrange(lengths, arguments(seed=1))
+
+
+def test_other_strategies_are_left_to_the_trainer() -> None:
+    args = arguments("random")
+    assert arrange([3, 1, 2], args) == [0, 1, 2]
+    assert args.train_sampling_strategy == "random"
