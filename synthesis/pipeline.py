@@ -27,6 +27,7 @@ from synthesis.dataset import rows as dataset
 from synthesis.dataset.holdout import held_out_tools
 from synthesis.errors import UserError
 from synthesis.journal import Journal
+from synthesis.json_file import write_json
 from synthesis.llm.costs import Costs
 from synthesis.negatives import added_kinds as further
 from synthesis.negatives import complexity, mutations
@@ -34,7 +35,7 @@ from synthesis.negatives.executions import ExecutedCall, Executor, Outcomes, une
 from synthesis.progress import stage
 from synthesis.records import Json, Negative, Primitive, Sample, Tool, Trajectory
 from synthesis.requests import samples
-from synthesis.rundir import Config, fingerprint, open_run, save
+from synthesis.rundir import Config, fingerprint, open_run
 from synthesis.servers.licenses import licenses_of
 from synthesis.text.embedding import available
 from synthesis.trajectories import execute as trajectories
@@ -272,7 +273,7 @@ async def _make(run: _Run, file: "ServersFile", manifest: dict[str, Json]) -> di
         progress(len(source.samples), len(source.samples), "")
     counts["primitives"] = primitive_counts(calls)
     costs = {"costs": run.costs.table()} if run.costs else {}
-    save(
+    write_json(
         run.folder / "manifest.json", {**manifest, "complete": True, "counts": counts, "seconds": run.seconds, **costs}
     )
     return counts
@@ -318,7 +319,7 @@ def _remember(
             )
     packages = {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
     manifest |= {**facts, "licenses": licenses, "packages": packages}
-    save(run.folder / "manifest.json", manifest)
+    write_json(run.folder / "manifest.json", manifest)
 
 
 def _policies(file: "ServersFile") -> dict[str, Policy]:
@@ -360,7 +361,7 @@ async def _give_up(
     circuit = Circuit.of(calls, pool[0].tools)
     lost = circuit.servers()
     manifest |= {"servers_given_up": lost, "tools_given_up": circuit.given_up()}
-    save(run.folder / "manifest.json", manifest)
+    write_json(run.folder / "manifest.json", manifest)
     for tool, why in circuit.given_up().items():
         print(f"tool {tool} was given up: {why}.", file=sys.stderr)
     for name, why in lost.items():

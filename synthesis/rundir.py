@@ -1,13 +1,13 @@
 """The run directory: which configuration it belongs to, and what is in it."""
 
 import json
-import os
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from synthesis.errors import UserError
+from synthesis.json_file import write_json
 from synthesis.records import Json
 from synthesis.seeds import digest
 
@@ -89,7 +89,7 @@ def open_run(run: Path, config: Config, fresh: bool) -> dict[str, Json]:
             raise UserError(f"{run}: expected a manifest.json beside the journals; start over with --fresh.")
         run.mkdir(parents=True, exist_ok=True)
         manifest: dict[str, Json] = {"config": asdict(config), "config_hash": config.hash, "complete": False}
-        save(path, manifest)
+        write_json(path, manifest)
         return manifest
     return _read(path, config)
 
@@ -116,10 +116,3 @@ def _clear(run: Path) -> None:
         (run / name).unlink(missing_ok=True)
     shutil.rmtree(run / "dataset", ignore_errors=True)
     (run / "manifest.json").unlink(missing_ok=True)
-
-
-def save(path: Path, content: dict[str, Json]) -> None:
-    """Write JSON so that a killed process leaves the old file or the new one."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(partial, path)

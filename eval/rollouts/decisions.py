@@ -5,8 +5,6 @@ This is how an agent runs, one turn at a time, with the difference that the hist
 closing answer in words is not decoded.
 """
 
-import json
-import os
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,6 +19,7 @@ from eval.replies.linear import linear_row
 from eval.scores.causes import missed, tally
 from eval.scores.metrics import rates, score_task
 from synthesis.errors import UserError
+from synthesis.json_file import write_json
 from synthesis.records import Json
 from synthesis.seeds import digest, seeded
 
@@ -180,7 +179,7 @@ def evaluate(
         "seconds": round(time.monotonic() - start, 2),
     }
     if json_out is not None:
-        write_json(result, Path(json_out))
+        write_json(Path(json_out), result, indent=1, sort_keys=True)
     return result
 
 
@@ -190,14 +189,6 @@ def answer(policy: Policy, tasks: Sequence[Task]) -> list[list[Reply]]:
     with _progress(f"evaluating {Path(policy.name).name or policy.name}", len(prompts)) as advance:
         replies = iter(policy.reply(prompts, advance))
     return [[next(replies) for _ in task.decisions] for task in tasks]
-
-
-def write_json(result: Mapping[str, Any], path: Path) -> None:
-    """Write a result file whole or not at all, so that a killed run leaves no half of one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(result, indent=1, sort_keys=True, allow_nan=False) + "\n", "ascii")
-    os.replace(part, path)
 
 
 def _entry(task: Task, replies: Sequence[Reply]) -> dict[str, Any]:

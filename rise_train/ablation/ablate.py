@@ -20,6 +20,7 @@ from rise_train.ablation.arms import RAW, AblationConfig, load_config
 from rise_train.ablation.job_graph import Layout, Plan, read_history
 from rise_train.ablation.subprocesses import Runner
 from synthesis.errors import UserError
+from synthesis.json_file import write_json
 
 
 def ablate(
@@ -56,7 +57,7 @@ def ablate(
         plan.refuse_mixture(path)
         runner.run(plan.jobs())
         outcome = gather(plan)
-        write_json(outcome, layout.root / "ablation.json")
+        write_json(layout.root / "ablation.json", outcome, indent=1)
     report(layout.root)
     return outcome
 
@@ -150,10 +151,3 @@ def report(run: Path, output: Path | None = None) -> Path:
     print_table(ablation)
     Console(stderr=True).print(f"report: {output}", highlight=False, soft_wrap=True)
     return output
-
-
-def write_json(content: dict[str, Any], path: Path) -> None:
-    """Write a JSON file whole or not at all."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
-    part.replace(path)

@@ -12,10 +12,10 @@ import yaml
 
 from rise_train.ablation.arms import RAW, AblationConfig, Arm
 from rise_train.ablation.subprocesses import Job, Runner
+from rise_train.runs.manifest import MANIFEST
 from synthesis.errors import UserError
 from synthesis.seeds import digest
 
-MANIFEST = "rise_manifest.json"
 PLACE = "ablation"
 """Folder under `output_dir` for models, results, logs and job records."""
 

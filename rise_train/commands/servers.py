@@ -78,7 +78,7 @@ def select(
     near: Annotated[float, typer.Option(min=0, max=1, help="Cosine from which two names are one server's.")] = 0.8,
 ) -> None:
     """Choose servers from a big listing: by criteria, one of each name, stratified by tag (RISE, section 3.1)."""
-    from synthesis.rundir import save
+    from synthesis.json_file import write_json
     from synthesis.servers.catalog import Criteria, load
     from synthesis.servers.catalog import select as choose
 
@@ -87,7 +87,7 @@ def select(
     criteria = Criteria(license=need_license, no_key=not allow_keys, min_stars=min_stars, transport=transport)
     choice = choose(load(listing), count, criteria, near)
     output.parent.mkdir(parents=True, exist_ok=True)
-    save(output, choice.report())
+    write_json(output, choice.report())
     _print_strata(choice.strata)
     typer.echo(f"{len(choice.chosen)} chosen, {len(choice.dropped)} dropped with a reason each: {output}")
 

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from rise_train.models.loading import base_of, is_adapter, is_no_model
 from rise_train.models.qlora import spread_by
 from synthesis.errors import UserError
+from synthesis.json_file import write_json
 
 MERGED = "merged"
 """Folder, inside the training's own, of the adapter merged into its base; a new adapter names it as its base."""
@@ -163,7 +164,7 @@ def merge(reference: Reference, pairs: list[Any], tokenizer: Any, model_args: An
         tokenizer.save_pretrained(part)
         manifest.write_probe(part, rows, scores)
         facts = {"stage": "merge", "parent": adapter, "base": base_of(adapter), "settings": {"dtype": whole.dtype}}
-        manifest.write_json(part / manifest.MANIFEST, facts | {"parent_hash": manifest.hash_model(adapter)})
+        write_json(part / manifest.MANIFEST, facts | {"parent_hash": manifest.hash_model(adapter)})
         part.rename(folder)
     training_args.distributed_state.wait_for_everyone()
     return line

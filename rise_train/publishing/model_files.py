@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from synthesis.errors import UserError
+from synthesis.json_file import write_json
 
 WEIGHTS = re.compile(
     r"(adapter_)?config\.json|generation_config\.json|(adapter_)?model[\w.-]*\.safetensors|model\.safetensors\.index\.json"
@@ -100,11 +101,6 @@ def merge_model(found: Source, target: Path) -> None:
     merged.save_pretrained(target)
     _copy_tokenizer(found.model, target)
     _clean(target, None)
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write JSON for people to read."""
-    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
 def _copy(source: Path, target: Path, kept: re.Pattern[str]) -> None:

@@ -17,9 +17,10 @@ from rich.table import Table
 from rise_train.publishing.hub import require_repo, upload
 from rise_train.publishing.leaks import find_leaks, portable
 from rise_train.publishing.model_card import Form, Lineage, model_card
-from rise_train.publishing.model_files import Source, copy_model, find_source, merge_model, write_json
+from rise_train.publishing.model_files import Source, copy_model, find_source, merge_model
 from rise_train.publishing.same_replies import prove_same, trial_prompts
 from synthesis.errors import UserError
+from synthesis.json_file import write_json
 from synthesis.servers.mcp_config import ServerConfig, load_servers
 
 MARK = "lineage.json"

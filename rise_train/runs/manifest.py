@@ -7,7 +7,6 @@ under the finished model: the fingerprint by which the next stage proves that it
 
 import hashlib
 import json
-import os
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 
 from rise_train.models.loading import ProbeRow, base_of, is_adapter, log_probs, read_split
 from synthesis.errors import UserError
+from synthesis.json_file import write_json
 from synthesis.seeds import digest
 
 RUN, MANIFEST, PROBE, HISTORY = "rise_run.json", "rise_manifest.json", "rise_probe.json", "log_history.json"
@@ -170,7 +170,7 @@ def finish(
     losses = [entry["loss"] for entry in history if "loss" in entry]
     scores = log_probs(trainer.accelerator.unwrap_model(trainer.model), rows)
     if trainer.args.process_index == 0:
-        write_json(run.folder / HISTORY, history)
+        write_json(run.folder / HISTORY, history, allow_nan=True)
         (run.folder / "training_args.bin").unlink(missing_ok=True)  # a pickle, and nothing reads it
         manifest = {
             "stage": run.stage,
@@ -206,10 +206,3 @@ def versions() -> dict[str, str]:
 
     names = ("accelerate", "datasets", "peft", "tokenizers", "torch", "transformers", "trl")
     return {"rise-train": __version__, **{name: version(name) for name in names}}
-
-
-def write_json(path: Path, value: Any, indent: int | None = 2) -> None:
-    """Write JSON such that a kill leaves the old file or the new one, never a half."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(value, indent=indent, ensure_ascii=False) + "\n")
-    os.replace(part, path)

@@ -12,8 +12,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from transformers import TrainerCallback
 
-from rise_train.runs.manifest import HISTORY, write_json
+from rise_train.runs.manifest import HISTORY
 from synthesis.errors import UserError
+from synthesis.json_file import write_json
 
 UNLIKELIER = -1.0
 """Nats by which the right answers may become less likely than under the reference before the run says so."""
@@ -63,7 +64,7 @@ class ProgressCallback(TrainerCallback):  # type: ignore[misc]  # transformers c
         """Show the newest loss and keep the history on disk."""
         if not state.is_world_process_zero or not logs or "loss" not in logs:
             return
-        write_json(self.folder / HISTORY, state.log_history)
+        write_json(self.folder / HISTORY, state.log_history, allow_nan=True)
         self._watch_chosen(logs, state, getattr(args, "beta", 1.0))
         margin = f"  margin {logs['rewards/margins']:.3f}" if "rewards/margins" in logs else ""
         text = f"loss {logs['loss']:.4f}{margin}"

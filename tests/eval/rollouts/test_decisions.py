@@ -10,11 +10,12 @@ import pytest
 
 from eval.policies.base import Prompt
 from eval.replies.calls import Call, Reply
-from eval.rollouts.decisions import HALVES, evaluate, load_tasks, task_of, write_json
+from eval.rollouts.decisions import HALVES, evaluate, load_tasks, task_of
 from eval.scores.metrics import METRICS
 from eval.scores.stats import compare
 from synthesis.dataset.rows import SFT, save
 from synthesis.errors import UserError
+from synthesis.json_file import write_json
 
 
 class Scripted:
@@ -146,9 +147,9 @@ def test_a_critical_parameter_of_no_call_is_refused(rows: list[dict[str, Any]]) 
 
 def test_a_result_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     path = tmp_path / "r.json"
-    write_json({"a": 1}, path)
+    write_json(path, {"a": 1})
     with pytest.raises(ValueError, match="JSON compliant"):
-        write_json({"a": float("nan")}, path)
+        write_json(path, {"a": float("nan")})
     assert json.loads(path.read_text()) == {"a": 1}
 
 
