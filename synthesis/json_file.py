@@ -11,11 +11,24 @@ def write_json(
 ) -> None:
     """Write `value` beside `path` and rename it, so that a kill leaves the old file or the new one, never a half.
 
-    Raises `ValueError` for a number that JSON does not have (NaN, infinity), unless `allow_nan`, and then writes
-    nothing.
+    Text that UTF-8 cannot hold (half a surrogate pair, which models do write) goes in escaped. Raises `ValueError` for
+    a number that JSON does not have (NaN, infinity), unless `allow_nan`, and then writes nothing.
     """
-    text = json.dumps(value, indent=indent, ensure_ascii=False, sort_keys=sort_keys, allow_nan=allow_nan)
+
+    def encoded(ensure_ascii: bool) -> bytes:
+        options: dict[str, Any] = {
+            "indent": indent,
+            "sort_keys": sort_keys,
+            "allow_nan": allow_nan,
+            "ensure_ascii": ensure_ascii,
+        }
+        return (json.dumps(value, **options) + "\n").encode()
+
+    try:
+        data = encoded(ensure_ascii=False)
+    except UnicodeEncodeError:
+        data = encoded(ensure_ascii=True)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
-    part.write_text(text + "\n", encoding="utf-8")
+    part.write_bytes(data)
     os.replace(part, path)
