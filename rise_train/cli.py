@@ -160,7 +160,7 @@ def check(
     ] = None,
 ) -> None:
     """Check a recipe before it trains: what is rendered, what carries loss, what is too long."""
-    from rise_train.rows.check import check_config
+    from rise_train.commands.check import check_config
 
     check_config(config, html=html, rows=rows)
 

@@ -23,6 +23,7 @@ from synthesis.errors import UserError
 
 def main(data_args: Any, training_args: Any, model_args: Any) -> Path:
     """Check the pairs, prove the reference, train, and leave model and manifest; returns the manifest's path."""
+    from rise_train.models.fingerprint import MANIFEST, pair_probe_rows
     from rise_train.models.loading import load_tokenizer
     from rise_train.models.memory import keep_freed_memory
     from rise_train.models.reference import MERGED, choose, prove
@@ -38,7 +39,7 @@ def main(data_args: Any, training_args: Any, model_args: Any) -> Path:
     run = manifest.open_run("dpo", settings(data_args, training_args, model_args), data_args, model_args, training_args)
     if run.finished:
         print(f"dpo: {run.folder} is finished already; nothing to do")
-        return run.folder / manifest.MANIFEST
+        return run.folder / MANIFEST
 
     settle_wandb(training_args)
     tokenizer = load_tokenizer(model_args, training_args)
@@ -60,7 +61,7 @@ def main(data_args: Any, training_args: Any, model_args: Any) -> Path:
 
     tokens = round(tokens * trainer.state.epoch)
     compute = {"trained_tokens": tokens, "reference_tokens": tokens}
-    rows = manifest.pair_probe_rows(report.pairs)
+    rows = pair_probe_rows(report.pairs)
     return manifest.finish(run, trainer, report.summary(), rows, compute, reference=proof.facts)
 
 

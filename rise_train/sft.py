@@ -23,6 +23,7 @@ def main(data_args: Any, training_args: Any, model_args: Any) -> Path:
     from transformers import PrinterCallback
     from trl import SFTTrainer
 
+    from rise_train.models.fingerprint import MANIFEST, probe_rows
     from rise_train.models.loading import load_policy, load_tokenizer, score_only_targets
     from rise_train.models.memory import keep_freed_memory
     from rise_train.models.qlora import settle_adapter
@@ -39,7 +40,7 @@ def main(data_args: Any, training_args: Any, model_args: Any) -> Path:
     run = manifest.open_run("sft", settings(data_args, training_args, model_args), data_args, model_args, training_args)
     if run.finished:
         print(f"sft: {run.folder} is finished already; nothing to do")
-        return run.folder / manifest.MANIFEST
+        return run.folder / MANIFEST
 
     settle_wandb(training_args)
     tokenizer = load_tokenizer(model_args, training_args)
@@ -75,7 +76,7 @@ def main(data_args: Any, training_args: Any, model_args: Any) -> Path:
     trainer.save_model(training_args.output_dir)
 
     compute = {"trained_tokens": round(tokens * trainer.state.epoch), "reference_tokens": 0}
-    return manifest.finish(run, trainer, report.summary(), manifest.probe_rows(report.encoded), compute)
+    return manifest.finish(run, trainer, report.summary(), probe_rows(report.encoded), compute)
 
 
 def run_cli(argv: list[str]) -> int:

@@ -12,7 +12,7 @@ import yaml
 
 from rise_train.ablation.arms import RAW, AblationConfig, Arm
 from rise_train.ablation.subprocesses import Job, Runner
-from rise_train.runs.manifest import MANIFEST
+from rise_train.models.fingerprint import MANIFEST
 from synthesis.errors import UserError
 from synthesis.seeds import digest
 

@@ -9,7 +9,8 @@ from eval.policies.base import LocalPolicy, Prompt
 from eval.replies.calls import Reply, Toolbox, calls_of
 from eval.replies.linear import takes_parallel_calls
 from eval.scores.metrics import score_task
-from rise_train.rows.check import Group, check_preference
+from rise_train.rows.check import check_preference
+from rise_train.rows.groups import Group
 from synthesis.dataset.dataset_card import Row
 from synthesis.errors import UserError
 from synthesis.seeds import digest, seeded
@@ -133,7 +134,7 @@ class Miner:
 
     def _one_by_one(self, group: Group) -> list[float]:
         """For models that carry state from token to token, where answers cannot share a row."""
-        from rise_train.models.loading import ProbeRow, log_probs
+        from rise_train.models.fingerprint import ProbeRow, log_probs
 
         masked = [-100] * len(group.prompt_ids)
         answers = [group.chosen_ids, *group.rejected_ids]

@@ -1,25 +1,14 @@
 """Models, adapters and rows as the training stages load them, and the log-probability probe that tells models apart."""
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from eval.replies import templates
-from eval.rollouts.decisions import level
 from rise_train.rows.masking import use_training_template
 from synthesis.errors import UserError
 
 Row = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class ProbeRow:
-    """A fixed row whose log-probability identifies a model: token ids and labels (-100 where without loss)."""
-
-    id: str
-    input_ids: list[int]
-    labels: list[int]
 
 
 def is_adapter(path: str) -> bool:
@@ -170,96 +159,3 @@ def score_only_targets() -> None:
     if on_gpu(torch.device("cpu")):  # done already
         return
     utils._use_triton = lambda device: device.type == "cpu" or on_gpu(device)
-
-
-def load_rows(data_args: Any, stage: str) -> list[Row]:
-    """The rows of the stage's table, as Python objects, with the difficulty and the negatives that the recipe asks for.
-
-    Raises `UserError` when folder, table or split is missing, and when nothing fits.
-    """
-    table = "sft" if stage == "sft" else "preference"
-    rows = read_split(Path(data_args.dataset_name), table, data_args.dataset_train_split)
-    if data_args.difficulty != "all":
-        rows = [row for row in rows if level(row["meta"]) == data_args.difficulty]
-    if not rows:
-        raise UserError(f"difficulty: {data_args.dataset_name}/{table} has no request that is {data_args.difficulty}")
-    return rows if stage == "sft" else only(rows, data_args.negatives)
-
-
-def only(groups: list[Row], wanted: list[str] | None) -> list[Row]:
-    """The groups with only those negatives whose kind or verdict (`executed`) is in `wanted`; None keeps all.
-
-    A group that has none is left out. Raises `UserError` when nothing is left.
-    """
-    if wanted is None:
-        return groups
-    kept = []
-    for group in groups:
-        facts = group["meta"]["negatives"]
-        places = [k for k, n in enumerate(facts) if {n["kind"], n.get("executed", "")} & set(wanted)]
-        if places:
-            meta = {**group["meta"], "negatives": [facts[k] for k in places]}
-            kept.append({**group, "rejected": [group["rejected"][k] for k in places], "meta": meta})
-    if not kept:
-        found = {word for g in groups for n in g["meta"]["negatives"] for word in (n["kind"], n.get("executed"))}
-        there = ", ".join(sorted(word for word in found if word))
-        raise UserError(f"negatives: none is of {', '.join(wanted)}; the dataset has {there}")
-    return kept
-
-
-def read_split(dataset: Path, table: str, split: str) -> list[Row]:
-    """The rows of `dataset`/`table`, one split; `UserError` names what is missing."""
-    from datasets import load_from_disk
-
-    if not (dataset / table / "dataset_dict.json").is_file():
-        raise UserError(
-            f"dataset_name: {dataset} has no {table}/ dataset; make one with `rise synth SERVERS.json -o RUN`"
-        )
-    splits = load_from_disk(str(dataset / table))
-    if split not in splits:
-        raise UserError(f"dataset_train_split: {dataset / table} has no split {split!r}, only {', '.join(splits)}")
-    wanted = {"messages", "tools", "meta"} if table == "sft" else {"prompt", "chosen", "rejected", "tools", "meta"}
-    lacking = wanted - set(splits[split].column_names)
-    if lacking:
-        raise UserError(f"{dataset / table}: column {sorted(lacking)[0]!r} is missing from split {split!r}")
-    return list(splits[split])
-
-
-def log_probs(model: Any, rows: list[ProbeRow]) -> list[float]:
-    """Sum of the target tokens' log-probabilities of each row; one row a forward pass, so padding plays no part."""
-    import torch
-
-    training = model.training
-    model.eval()
-    sums = []
-    with torch.no_grad():
-        for row in rows:
-            ids = torch.tensor([row.input_ids], device=model.device)
-            labels = torch.tensor(row.labels[1:], device=model.device)
-            scores = model(input_ids=ids, use_cache=False).logits[0, :-1].float().log_softmax(-1)
-            picked = scores.gather(-1, labels.clamp(min=0)[:, None])[:, 0]
-            sums.append(float(picked[labels != -100].sum()))
-    model.train(training)
-    return sums
-
-
-def reference_log_probs(trainer: Any, rows: list[ProbeRow]) -> list[float]:
-    """`log_probs` under the model that a DPOTrainer really uses as reference."""
-    from peft import PeftModel
-    from trl.trainer.utils import use_adapter
-
-    model = trainer.accelerator.unwrap_model(trainer.model)
-    if trainer.ref_model is not None:
-        return log_probs(trainer.accelerator.unwrap_model(trainer.ref_model), rows)
-    if not isinstance(model, PeftModel):  # precompute_ref_log_probs: the reference was the policy before its first step
-        return log_probs(model, rows)
-    with use_adapter(model, "ref" if "ref" in model.peft_config else None):
-        return log_probs(model, rows)
-
-
-def same_log_probs(left: list[float], right: list[float], *, exact_dtype: bool) -> bool:
-    """Whether two probes are of one model: equal up to rounding, which is coarser below float32."""
-    tolerance = 1e-4 if exact_dtype else 2e-2
-    return len(left) == len(right) and all(
-        abs(a - b) <= tolerance * max(1.0, abs(a)) for a, b in zip(left, right, strict=True)
-    )

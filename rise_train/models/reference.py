@@ -10,6 +10,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from rise_train.models.fingerprint import (
+    MANIFEST,
+    hash_model,
+    log_probs,
+    pair_probe_rows,
+    read_probe,
+    reference_log_probs,
+    same_log_probs,
+    write_probe,
+)
 from rise_train.models.loading import base_of, is_adapter, is_no_model
 from rise_train.models.qlora import spread_by
 from synthesis.errors import UserError
@@ -146,8 +156,7 @@ def merge(reference: Reference, pairs: list[Any], tokenizer: Any, model_args: An
     Returns:
         A line that compares what was merged with what the adapter's training left. A difference is a `UserError`.
     """
-    from rise_train.models.loading import init_kwargs, load_adapter, log_probs
-    from rise_train.runs import manifest
+    from rise_train.models.loading import init_kwargs, load_adapter
 
     folder, adapter = Path(reference.model), model_args.model_name_or_path
     line = f"{folder} holds the merged model already"
@@ -156,15 +165,15 @@ def merge(reference: Reference, pairs: list[Any], tokenizer: Any, model_args: An
         shutil.rmtree(part, ignore_errors=True)
         whole = replace(model_args, load_in_4bit=False, load_in_8bit=False)  # 4-bit weights take up no adapter
         model = load_adapter(adapter, init_kwargs(whole, training_args))
-        stored = manifest.read_probe(adapter)
-        rows = stored[0] if stored else manifest.pair_probe_rows(pairs)
+        stored = read_probe(adapter)
+        rows = stored[0] if stored else pair_probe_rows(pairs)
         scores = log_probs(model, rows)
         line = _prove_fingerprint("model to be merged", adapter, scores, whole)
         model.merge_and_unload().save_pretrained(part)
         tokenizer.save_pretrained(part)
-        manifest.write_probe(part, rows, scores)
+        write_probe(part, rows, scores)
         facts = {"stage": "merge", "parent": adapter, "base": base_of(adapter), "settings": {"dtype": whole.dtype}}
-        write_json(part / manifest.MANIFEST, facts | {"parent_hash": manifest.hash_model(adapter)})
+        write_json(part / MANIFEST, facts | {"parent_hash": hash_model(adapter)})
         part.rename(folder)
     training_args.distributed_state.wait_for_everyone()
     return line
@@ -186,11 +195,9 @@ def prove(trainer: Any, reference: Reference, pairs: list[Any], model_args: Any)
     reference is no other model at all); and a model whose training left a fingerprint has it still (else policy and
     reference could both be the base). Raises `UserError`.
     """
-    from rise_train.models.loading import log_probs, reference_log_probs, same_log_probs
-    from rise_train.runs import manifest
 
-    stored = manifest.read_probe(reference.start)
-    rows = stored[0] if stored else manifest.pair_probe_rows(pairs)
+    stored = read_probe(reference.start)
+    rows = stored[0] if stored else pair_probe_rows(pairs)
     theirs = reference_log_probs(trainer, rows)
     ours = log_probs(trainer.accelerator.unwrap_model(trainer.model), rows)
     same = same_log_probs(theirs, ours, exact_dtype=model_args.dtype == "float32")
@@ -207,7 +214,7 @@ def prove(trainer: Any, reference: Reference, pairs: list[Any], model_args: Any)
         f"log-probs of {len(rows)} rows, policy:    {_figures(ours)}",
         _prove_fingerprint("policy", reference.start, ours, model_args),
     ]
-    if not reference.is_start and (own := manifest.read_probe(reference.model)):
+    if not reference.is_start and (own := read_probe(reference.model)):
         scores = reference_log_probs(trainer, own[0])
         lines.append(_prove_fingerprint("reference", reference.model, scores, model_args))
     names = [row.id for row in rows]
@@ -221,12 +228,11 @@ def preview(reference: Reference, model_args: Any, training_args: Any) -> list[s
     Loads that model, and only where a fingerprint is there to compare with. What will be `merged` is the adapter on its
     base until then. Raises `UserError` where it is another model.
     """
-    from rise_train.models.loading import init_kwargs, load_frozen, log_probs
-    from rise_train.runs import manifest
+    from rise_train.models.loading import init_kwargs, load_frozen
 
     folder = model_args.model_name_or_path if reference.name == "merged" else reference.model
     lines = [f"reference = {reference.sentence()}"]
-    stored = manifest.read_probe(folder)
+    stored = read_probe(folder)
     if stored is None:
         return [*lines, f"{folder} carries no fingerprint of its training, so the reference is compared with nothing"]
     scores = log_probs(load_frozen(folder, init_kwargs(model_args, training_args)), stored[0])
@@ -239,13 +245,11 @@ def _figures(scores: list[float]) -> str:
 
 def _prove_fingerprint(side: str, folder: str, scores: list[float], model_args: Any) -> str:
     """Compare with what the training of `folder` left; a line that says how it came out."""
-    from rise_train.models.loading import same_log_probs
-    from rise_train.runs import manifest
 
-    stored = manifest.read_probe(folder)
+    stored = read_probe(folder)
     if stored is None:
         return f"{folder} carries no fingerprint of its training, so the {side} is compared with nothing else"
-    path = Path(folder) / manifest.MANIFEST
+    path = Path(folder) / MANIFEST
     settings = json.loads(path.read_text())["settings"] if path.is_file() else {}
     there, here = _quantised(settings), _quantised(vars(model_args))
     if there != here:

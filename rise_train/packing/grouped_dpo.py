@@ -20,7 +20,8 @@ from trl.models.utils import prepare_deepspeed
 
 from rise_train.packing.attention import masks, spare_the_stem
 from rise_train.packing.losses import discounted, discounts
-from rise_train.packing.trie import NO_LABEL, Trie, differing, pack
+from rise_train.packing.trie import NO_LABEL, Trie, pack
+from rise_train.rows.groups import differing
 from synthesis.errors import UserError
 
 PER_TOKEN = ("log_probs", "entropy", "log_sum_sq_probs", "mean_logits", "is_top1")

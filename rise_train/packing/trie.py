@@ -109,15 +109,3 @@ def _common_end(completions: Sequence[Sequence[int]], apart: Sequence[int], grou
     while end < shortest and all(completions[member][end] == first[end] for member in group):
         end += 1
     return end
-
-
-def differing(left: Sequence[int], right: Sequence[int]) -> tuple[range, range]:
-    """Where two unequal completions differ: what lies between their common beginning and their common end.
-
-    Each range holds at least one token, so that a deletion is compared with the token that came instead.
-    """
-    shortest = min(len(left), len(right))
-    start = next((i for i in range(shortest) if left[i] != right[i]), shortest)
-    ending = next((i for i in range(shortest - start) if left[-1 - i] != right[-1 - i]), shortest - start)
-    first, second = (range(min(start, len(s) - 1), len(s) - ending) for s in (left, right))
-    return first or range(first.start, first.start + 1), second or range(second.start, second.start + 1)

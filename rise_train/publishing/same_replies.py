@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from rise_train.models.loading import same_log_probs
+from rise_train.models.fingerprint import same_log_probs
 from rise_train.publishing import clean_load
 from rise_train.publishing.model_files import Source
 from synthesis.errors import UserError

@@ -12,8 +12,8 @@ from typing import Any, Literal
 
 from eval.replies.calls import object_arguments
 from eval.replies.linear import MARK, linear_groups, linear_row, takes_parallel_calls
-from rise_train.packing.trie import differing
 from rise_train.rows.budget import Budget
+from rise_train.rows.groups import Group, Pair, differing, select_pairs
 from rise_train.rows.masking import (
     Encoded,
     HistoryError,
@@ -31,40 +31,11 @@ from rise_train.rows.row_proofs import (
     reader_of,
 )
 from synthesis.errors import UserError
-from synthesis.seeds import seeded
 
 Row = dict[str, Any]
 Conversations = Mapping[str, list[Row]]
 """Messages of the SFT rows, by sample id."""
 OnOverlong = Literal["error", "drop"]
-
-
-@dataclass(frozen=True)
-class Pair:
-    """One preference pair as token ids; both answers begin right after the prompt and end with the stop token."""
-
-    prompt_ids: list[int]
-    chosen_ids: list[int]
-    rejected_ids: list[int]
-
-    @property
-    def length(self) -> int:
-        """Tokens of the longer of its two sequences."""
-        return len(self.prompt_ids) + max(len(self.chosen_ids), len(self.rejected_ids))
-
-
-@dataclass(frozen=True)
-class Group:
-    """One prompt, its right answer and its wrong ones (at least one), as token ids."""
-
-    prompt_ids: list[int]
-    chosen_ids: list[int]
-    rejected_ids: list[list[int]]
-
-    @property
-    def pairs(self) -> list[Pair]:
-        """The right answer against each wrong one."""
-        return [Pair(self.prompt_ids, self.chosen_ids, rejected) for rejected in self.rejected_ids]
 
 
 @dataclass
@@ -170,30 +141,9 @@ def check_preference(
     return _finished(report, overlong, on_overlong)
 
 
-def select_pairs(rows: Iterable[Row], per_group: int, limit: int | None, seed: int, whole: bool = False) -> list[Row]:
-    """The groups cut down to the pairs that training takes, the same at every call.
-
-    Which negatives of a group come first is drawn by `seed` and the group's id. Every group gives its first one before
-    any gives a second, so that a small `limit` still sees many requests; with `whole`, where a group's further pairs
-    cost little, a group that gives one gives all, up to `per_group`.
-    """
-    groups = list(rows)
-    orders = [
-        seeded(seed, "pairs", g["meta"]["id"]).sample(range(len(g["rejected"])), len(g["rejected"])) for g in groups
-    ]
-    turns = seeded(seed, "groups").sample(range(len(groups)), len(groups))
-    picks = [(g, order) for rank in range(per_group) for g in turns for order in orders[g][rank : rank + 1]]
-    if whole:
-        picks = [(g, order) for g in turns for order in orders[g][:per_group]]
-    chosen: dict[int, list[int]] = {}
-    for g, k in picks[:limit]:
-        chosen.setdefault(g, []).append(k)
-    return [{**groups[g], "rejected": [groups[g]["rejected"][k] for k in ks]} for g, ks in sorted(chosen.items())]
-
-
 def check_rows(stage: Literal["sft", "dpo"], tokenizer: Any, data_args: Any, training_args: Any) -> CheckReport:
     """Load the rows that a recipe trains on and check them. Raises `UserError` on any violation."""
-    from rise_train.models.loading import load_rows
+    from rise_train.rows.reading import load_rows
 
     rows = load_rows(data_args, stage)
     if stage == "sft":
@@ -203,47 +153,6 @@ def check_rows(stage: Literal["sft", "dpo"], tokenizer: Any, data_args: Any, tra
     )
     known = {} if takes_parallel_calls(tokenizer) else _conversations(data_args)
     return check_preference(tokenizer, rows, training_args.max_length, data_args.on_overlong, known)
-
-
-def check_config(
-    path: Path,
-    overrides: list[str] | None = None,
-    *,
-    console: Any = None,
-    html: Path | None = None,
-    rows: int | None = None,
-) -> CheckReport:
-    """`rise check CONFIG.yaml`: run the check of the recipe's own stage on its own model and dataset, without training.
-
-    Prints the counts, the length budget, for DPO the reference, and `rows` rows in colour (1 by default) to `console`,
-    by default the terminal; writes rows (50 by default) into the page `html`. Raises `UserError` on any violation.
-    """
-    from rich.console import Console
-
-    from rise_train.models.loading import load_tokenizer
-    from rise_train.models.reference import choose, preview
-    from rise_train.rows.coloured import paint, views, write_page
-    from rise_train.runs.recipe import parse, stage_of
-
-    def say(part: Any) -> None:
-        console.print(part, markup=False, highlight=False, soft_wrap=True)
-
-    stage = stage_of(path)
-    data, training, model = parse(stage, ["--config", str(path), *(overrides or [])])
-    tokenizer = load_tokenizer(model, training)
-    report = check_rows(stage, tokenizer, data, training)
-    console = console or Console()
-    for part in (report.line(), report.budget.line(), report.budget.table()):
-        say(part)
-    if stage == "dpo":
-        for line in preview(choose(data.reference, model, training), model, training):
-            say(line)
-    for view in views(tokenizer, report, rows or 1):
-        say(paint(view, plain=not console.is_terminal))
-    if html is not None:
-        write_page(html, path, report, views(tokenizer, report, rows or 50))
-        say(f"page: {html}")
-    return report
 
 
 class _Naming:
@@ -266,7 +175,7 @@ def _id(row: Row) -> str:
 
 def _conversations(data_args: Any) -> Conversations:
     """The messages of the SFT rows beside the preference groups, where the dataset has them."""
-    from rise_train.models.loading import load_rows
+    from rise_train.rows.reading import load_rows
 
     if not (Path(data_args.dataset_name) / "sft").is_dir():
         return {}

@@ -6,8 +6,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from rise_train.packing.trie import differing
 from rise_train.rows.budget import columns
+from rise_train.rows.groups import differing
 from rise_train.rows.row_proofs import text_of
 
 Kind = Literal["prompt", "trained", "right", "wrong"]

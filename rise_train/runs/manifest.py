@@ -5,20 +5,20 @@ so that its presence means "finished". `rise_probe.json` holds eight rows as tok
 under the finished model: the fingerprint by which the next stage proves that its reference is this model.
 """
 
-import hashlib
 import json
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rise_train.models.loading import ProbeRow, base_of, is_adapter, log_probs, read_split
+from rise_train.models.fingerprint import MANIFEST, ProbeRow, hash_files, hash_model, log_probs, write_probe
+from rise_train.models.loading import base_of, is_adapter
+from rise_train.rows.reading import read_split
 from synthesis.errors import UserError
 from synthesis.json_file import write_json
 from synthesis.seeds import digest
 
-RUN, MANIFEST, PROBE, HISTORY = "rise_run.json", "rise_manifest.json", "rise_probe.json", "log_history.json"
-PROBE_ROWS = 8
+RUN, HISTORY = "rise_run.json", "log_history.json"
 
 
 @dataclass(frozen=True)
@@ -110,53 +110,7 @@ def hash_data(dataset: Path, table: str, split: str) -> str:
     if not files:
         read_split(dataset, table, split)  # says in one sentence what is missing
         raise UserError(f"dataset_name: {dataset / table / split} holds no arrow file")
-    return _hash_files(files)
-
-
-def hash_model(path: str) -> str:
-    """Identity of a model: of its weights for a local folder, an adapter with its base; of its name for the Hub's."""
-    folder = Path(path)
-    if not folder.is_dir():
-        return digest(path)
-    own = _hash_files(sorted([*folder.glob("*.safetensors"), *folder.glob("*config.json")]))
-    return digest(own, hash_model(base_of(path))) if is_adapter(path) else own
-
-
-def _hash_files(files: list[Path]) -> str:
-    total = hashlib.sha256()
-    for path in files:
-        with path.open("rb") as file:
-            total.update(hashlib.file_digest(file, "sha256").digest())
-    return total.hexdigest()[:16]
-
-
-def probe_rows(encoded: list[Any]) -> list[ProbeRow]:
-    """The rows of the probe: the first eight conversations that were trained on, as `masking.Encoded`."""
-    return [ProbeRow(f"row-{i}", e.input_ids, e.labels) for i, e in enumerate(encoded[:PROBE_ROWS])]
-
-
-def pair_probe_rows(pairs: list[Any]) -> list[ProbeRow]:
-    """Probe rows from preference pairs (`check.Pair`): the first eight different chosen turns."""
-    answers = dict.fromkeys((tuple(p.prompt_ids), tuple(p.chosen_ids)) for p in pairs)
-    return [
-        ProbeRow(f"turn-{i}", [*prompt, *chosen], [-100] * len(prompt) + [*chosen])
-        for i, (prompt, chosen) in enumerate(list(answers)[:PROBE_ROWS])
-    ]
-
-
-def write_probe(folder: Path, rows: list[ProbeRow], scores: list[float]) -> dict[str, float]:
-    """Store the rows and their log-probabilities; returns id -> log-probability."""
-    write_json(folder / PROBE, [{**asdict(r), "log_prob": s} for r, s in zip(rows, scores, strict=True)], indent=None)
-    return {row.id: score for row, score in zip(rows, scores, strict=True)}
-
-
-def read_probe(folder: str) -> tuple[list[ProbeRow], list[float]] | None:
-    """(rows, log-probabilities) that a finished stage left in its folder, or None if it left none."""
-    path = Path(folder) / PROBE
-    if not path.is_file():
-        return None
-    stored = json.loads(path.read_text())
-    return [ProbeRow(r["id"], r["input_ids"], r["labels"]) for r in stored], [r["log_prob"] for r in stored]
+    return hash_files(files)
 
 
 def finish(

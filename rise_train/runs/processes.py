@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from rise_train.runs.yaml_file import read_mapping
 from synthesis.errors import UserError
 
 Kind = Literal["single", "ddp", "zero1", "zero2", "zero3", "fsdp2"]
@@ -36,9 +37,7 @@ class Launch:
 
 def read_accelerate(path: Path) -> Launch:
     """The launch that an accelerate configuration file describes. Raises `UserError` for one that is not known here."""
-    from rise_train.runs.recipe import read_recipe
-
-    fields = read_recipe(path)
+    fields = read_mapping(path)
     kind = fields.get("distributed_type", "NO")
     kind = "NO" if kind is False else kind  # YAML reads a bare NO as false
     deepspeed, fsdp = fields.get("deepspeed_config") or {}, fields.get("fsdp_config") or {}

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from rise_train.runs.processes import read_environment, refuse
+from rise_train.runs.yaml_file import read_mapping
 from synthesis.errors import UserError
 
 Stage = Literal["sft", "dpo"]
@@ -101,14 +103,12 @@ def parse(stage: Stage, argv: list[str]) -> tuple[Any, Any, Any]:
     """
     from trl import ModelConfig
 
-    from rise_train.runs.processes import read_environment, refuse
-
     # TRL 1.16 sets `gradient_checkpointing` itself, so nobody could act on this; goes when TRL renames the field.
     warnings.filterwarnings("ignore", message="`(is_)?gradient_checkpointing` is deprecated")
     parser = _parser(stage)
     path = _config_path(argv)
     if path:
-        fields = read_recipe(path)
+        fields = read_mapping(path)
         _refuse_unknown(path, fields, _known(parser))
         _refuse_mistyped(path, fields, parser)
     try:
@@ -125,24 +125,9 @@ def parse(stage: Stage, argv: list[str]) -> tuple[Any, Any, Any]:
     return data, training, model
 
 
-def read_recipe(path: Path) -> dict[str, Any]:
-    """The fields of a recipe; `UserError` when the file is missing, not YAML or not a mapping."""
-    import yaml
-
-    try:
-        fields = yaml.safe_load(path.read_text())
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); expected a YAML recipe") from error
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: not valid YAML ({_one_line(error)})") from error
-    if not isinstance(fields, dict):
-        raise UserError(f"{path}: expected a YAML mapping of field names to values")
-    return fields
-
-
 def stage_of(path: Path) -> Stage:
     """Which stage a recipe is for: by a field that only one of them knows, else by its folder's name."""
-    fields = set(read_recipe(path)) - {"env"}
+    fields = set(read_mapping(path)) - {"env"}
     known: dict[Stage, set[str]] = {"sft": _known(_parser("sft")), "dpo": _known(_parser("dpo"))}
     fitting: list[Stage] = [stage for stage, names in known.items() if fields <= names]
     if len(fitting) == 1:

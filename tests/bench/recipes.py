@@ -28,10 +28,11 @@ def row(path: Path) -> str:
     from rise_train.runs.dry_run import Work, load_of
     from rise_train.runs.estimate import GIB, activations, memory
     from rise_train.runs.processes import Launch
-    from rise_train.runs.recipe import Stage, parse, read_recipe
+    from rise_train.runs.recipe import Stage, parse
+    from rise_train.runs.yaml_file import read_mapping
 
     stage: Stage = "dpo" if path.parent.name == "dpo" else "sft"
-    base = read_recipe(path.parents[1] / "sft" / path.name)["model_name_or_path"]
+    base = read_mapping(path.parents[1] / "sft" / path.name)["model_name_or_path"]
     _, training, model = parse(stage, ["--config", str(path), "--model_name_or_path", base])
     launch = Launch() if model.use_peft else Launch("zero3", 8)
     second = "none" if stage == "sft" else "adapter" if model.use_peft else "model"

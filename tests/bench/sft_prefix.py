@@ -44,10 +44,10 @@ def dataset_batches(dataset: str, size: int, way: str) -> list[list[dict[str, An
     """Batches of a dataset's SFT rows: by like lengths as the recipes have it, or by what rows begin with."""
     from transformers import AutoTokenizer
 
-    from rise_train.models.loading import read_split
     from rise_train.rows.batches import arrange
     from rise_train.rows.check import check_sft
     from rise_train.rows.masking import use_training_template
+    from rise_train.rows.reading import read_split
 
     tokenizer = AutoTokenizer.from_pretrained(ROOT / "recipes" / "tiny" / "base")
     use_training_template(tokenizer)

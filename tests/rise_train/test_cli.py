@@ -172,6 +172,6 @@ def test_user_errors_from_anywhere_reach_the_user(
     def refuse(*_args: Any, **_options: Any) -> None:
         raise UserError("recipe.yaml: unknown field `x`")
 
-    monkeypatch.setattr("rise_train.rows.check.check_config", refuse)
+    monkeypatch.setattr("rise_train.commands.check.check_config", refuse)
     assert status(["check", str(tmp_path / "recipe.yaml")]) == 2
     assert capsys.readouterr().err == "error: recipe.yaml: unknown field `x`\n"

@@ -15,8 +15,9 @@ from rise_train.cli import main
 from rise_train.mining import hard_negatives as module
 from rise_train.mining.hard_negatives import Options, mine
 from rise_train.mining.model_scores import OWN, Miner, wrong
-from rise_train.models.loading import ProbeRow, load_rows, log_probs
+from rise_train.models.fingerprint import ProbeRow, log_probs
 from rise_train.rows.check import check_preference
+from rise_train.rows.reading import load_rows
 from rise_train.runs.recipe import PairArguments
 from synthesis.errors import UserError
 

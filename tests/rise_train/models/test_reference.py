@@ -11,10 +11,12 @@ from typing import Any, NamedTuple
 import pytest
 from handmade import ROOT, flags, train
 
-from rise_train.models.loading import ProbeRow, load_tokenizer, log_probs, read_split, reference_log_probs
+from rise_train.models.fingerprint import ProbeRow, log_probs, probe_rows, reference_log_probs
+from rise_train.models.loading import load_tokenizer
 from rise_train.models.reference import Proof, choose, prove
-from rise_train.rows.check import CheckReport, check_preference, check_sft, select_pairs
-from rise_train.runs.manifest import probe_rows
+from rise_train.rows.check import CheckReport, check_preference, check_sft
+from rise_train.rows.groups import select_pairs
+from rise_train.rows.reading import read_split
 from synthesis.errors import UserError
 
 QUANTISED = {"load_in_4bit": "true", "use_bnb_nested_quant": "true"}

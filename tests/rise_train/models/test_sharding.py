@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from rise_train.models.loading import ProbeRow, log_probs
+from rise_train.models.fingerprint import ProbeRow, log_probs
 from rise_train.models.sharding import placed
 
 

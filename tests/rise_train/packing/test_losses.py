@@ -10,7 +10,7 @@ from handmade import build_tokenizer, train, trl_template
 
 from rise_train.packing.grouped_dpo import GroupCollator, GroupedDPOTrainer
 from rise_train.packing.losses import refuse_weight
-from rise_train.packing.trie import differing
+from rise_train.rows.groups import differing
 from synthesis.errors import UserError
 
 VOCABULARY, BETA = 97, 0.5

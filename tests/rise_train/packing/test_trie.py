@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rise_train.packing.trie import NO_LABEL, Trie, differing, pack, pack_rows
+from rise_train.packing.trie import NO_LABEL, Trie, pack, pack_rows
+from rise_train.rows.groups import differing
 
 TOKENS = st.integers(min_value=1, max_value=4)  # few, so that completions share their beginnings
 GROUPS = st.tuples(

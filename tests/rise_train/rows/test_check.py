@@ -10,8 +10,10 @@ import pytest
 from handmade import ROOT, build_tokenizer, preference_rows, sft_row, trl_template
 from rich.console import Console
 
+from rise_train.commands.check import check_config
 from rise_train.rows import check
-from rise_train.rows.check import check_config, check_preference, check_sft, select_pairs
+from rise_train.rows.check import check_preference, check_sft
+from rise_train.rows.groups import select_pairs
 from rise_train.rows.masking import use_training_template
 from rise_train.runs.recipe import parse, stage_of
 from synthesis.errors import UserError

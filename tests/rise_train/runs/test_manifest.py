@@ -7,8 +7,9 @@ from types import SimpleNamespace
 import pytest
 from handmade import train
 
+from rise_train.models.fingerprint import MANIFEST, hash_model
 from rise_train.models.loading import read_tokenizer
-from rise_train.runs.manifest import MANIFEST, Run, hash_model, inherit
+from rise_train.runs.manifest import Run, inherit
 from synthesis.errors import UserError
 
 

@@ -9,7 +9,8 @@ from handmade import ROOT
 
 from rise_train.models.skeleton import BACKBONES, look
 from rise_train.runs.dry_run import train
-from rise_train.runs.recipe import parse, read_recipe, stage_of
+from rise_train.runs.recipe import parse, stage_of
+from rise_train.runs.yaml_file import read_mapping
 
 RECIPES = sorted(p for p in (ROOT / "recipes").glob("*/*/config_*.yaml") if p.parts[-3] != "tiny")
 PUBLISHED = {
@@ -41,7 +42,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> dict[
 
 def test_there_are_all_of_them() -> None:
     assert len(RECIPES) == 5 * 2 * 3
-    assert {read_recipe(p)["model_name_or_path"] for p in RECIPES if p.parts[-2] == "sft"} == set(PUBLISHED)
+    assert {read_mapping(p)["model_name_or_path"] for p in RECIPES if p.parts[-2] == "sft"} == set(PUBLISHED)
 
 
 @pytest.mark.parametrize(
@@ -68,10 +69,10 @@ def test_dry_run(
     """The whole of `rise train --dry-run`; only model and data stand elsewhere. DPO begins where SFT ended."""
     stage = path.parts[-2]
     assert stage_of(path) == stage
-    before = read_recipe(path.parents[1] / "sft" / path.name)
+    before = read_mapping(path.parents[1] / "sft" / path.name)
     model = folders[before["model_name_or_path"]]
     if stage == "dpo":
-        assert read_recipe(path)["model_name_or_path"] == before["output_dir"]
+        assert read_mapping(path)["model_name_or_path"] == before["output_dir"]
         model = adapter(model, tmp_path) if kind(path) != "full" else model
     for line in path.read_text().splitlines()[1:3]:
         assert line.startswith(f"#   rise train recipes/{path.relative_to(ROOT / 'recipes')}")
