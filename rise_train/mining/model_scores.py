@@ -134,11 +134,12 @@ class Miner:
 
     def _one_by_one(self, group: Group) -> list[float]:
         """For models that carry state from token to token, where answers cannot share a row."""
-        from rise_train.models.fingerprint import ProbeRow, log_probs
+        from rise_train.models.fingerprint import ProbeRow, scores_as_stored
 
         masked = [-100] * len(group.prompt_ids)
         answers = [group.chosen_ids, *group.rejected_ids]
-        return log_probs(self.model, [ProbeRow("", [*group.prompt_ids, *a], [*masked, *a]) for a in answers])
+        rows = [ProbeRow("", [*group.prompt_ids, *a], [*masked, *a]) for a in answers]
+        return list(map(sum, scores_as_stored(self.model, rows)))
 
     def _replies(self, rows: Sequence[Row], count: int, seed: int) -> list[list[Reply]]:
         import torch

@@ -2,16 +2,23 @@
 
 import hashlib
 import json
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from rise_train.models.loading import base_of, is_adapter
+from rise_train.models.precision import COARSE, EXACT, in_float32, is_scattered, weights_dtype
 from synthesis.json_file import write_json
 from synthesis.seeds import digest
 
+Scores = list[list[float]]
+"""For each row the log-probabilities of its target tokens, in nats."""
 MANIFEST, PROBE = "rise_manifest.json", "rise_probe.json"
 PROBE_ROWS = 8
+NO_LABEL = -100
+ROUNDED = 3.0
+"""How much further than its own 16-bit run a model with rounded weights may lie from the one in float32."""
 
 
 @dataclass(frozen=True)
@@ -23,25 +30,54 @@ class ProbeRow:
     labels: list[int]
 
 
-def log_probs(model: Any, rows: list[ProbeRow]) -> list[float]:
-    """Sum of the target tokens' log-probabilities of each row; one row a forward pass, so padding plays no part."""
+@dataclass(frozen=True)
+class Probe:
+    """Rows with the log-probabilities that a model gave their target tokens."""
+
+    rows: list[ProbeRow]
+    scores: Scores
+    dtype: str
+    """In which dtype its weights were."""
+    exact: bool
+    """Computed in float32 from the weights that were saved: not from scattered ones, nor before a merge."""
+
+    def sums(self) -> dict[str, float]:
+        """Row id -> log-probability of all its target tokens."""
+        return {row.id: sum(scores) for row, scores in zip(self.rows, self.scores, strict=True)}
+
+
+def log_probs(model: Any, rows: list[ProbeRow]) -> Scores:
+    """Log-probabilities of each row's target tokens, in float32 where the model can be widened (`models.precision`).
+
+    One row a forward pass, so that padding plays no part; logits are made for the target tokens alone.
+    """
+    return scores_as_stored(model, rows) if is_scattered(model) else _in_float32(model, rows)
+
+
+def _in_float32(model: Any, rows: list[ProbeRow]) -> Scores:
+    with in_float32(model):
+        return scores_as_stored(model, rows)
+
+
+def scores_as_stored(model: Any, rows: list[ProbeRow]) -> Scores:
+    """`log_probs` in the precision that the model has by itself."""
     import torch
 
     training = model.training
     model.eval()
-    sums = []
+    found = []
     with torch.no_grad():
         for row in rows:
+            targets = [i for i, label in enumerate(row.labels) if i and label != NO_LABEL]
             ids = torch.tensor([row.input_ids], device=model.device)
-            labels = torch.tensor(row.labels[1:], device=model.device)
-            scores = model(input_ids=ids, use_cache=False).logits[0, :-1].float().log_softmax(-1)
-            picked = scores.gather(-1, labels.clamp(min=0)[:, None])[:, 0]
-            sums.append(float(picked[labels != -100].sum()))
+            places = torch.tensor(targets, device=model.device)
+            logits = model(input_ids=ids, logits_to_keep=places - 1, use_cache=False).logits[0]
+            found.append(logits.float().log_softmax(-1).gather(-1, ids[0, places, None])[:, 0].tolist())
     model.train(training)
-    return sums
+    return found
 
 
-def reference_log_probs(trainer: Any, rows: list[ProbeRow]) -> list[float]:
+def reference_log_probs(trainer: Any, rows: list[ProbeRow]) -> Scores:
     """`log_probs` under the model that a DPOTrainer really uses as reference."""
     from peft import PeftModel
     from trl.trainer.utils import use_adapter
@@ -55,12 +91,50 @@ def reference_log_probs(trainer: Any, rows: list[ProbeRow]) -> list[float]:
         return log_probs(model, rows)
 
 
-def same_log_probs(left: list[float], right: list[float], *, exact_dtype: bool) -> bool:
-    """Whether two probes are of one model: equal up to rounding, which is coarser below float32."""
-    tolerance = 1e-4 if exact_dtype else 2e-2
-    return len(left) == len(right) and all(
-        abs(a - b) <= tolerance * max(1.0, abs(a)) for a, b in zip(left, right, strict=True)
-    )
+def widest_gap(left: Scores, right: Scores) -> float:
+    """The largest difference of one token's log-probability, in nats."""
+    return max(abs(a - b) for a, b in _tokens(left, right))
+
+
+def mean_gap(left: Scores, right: Scores) -> float:
+    """The root mean square difference of the tokens' log-probabilities, in nats."""
+    pairs = _tokens(left, right)
+    return math.sqrt(sum((a - b) ** 2 for a, b in pairs) / len(pairs))
+
+
+def _tokens(left: Scores, right: Scores) -> list[tuple[float, float]]:
+    pairs = zip(left, right, strict=True)
+    return [both for ours, theirs in pairs for both in zip(ours, theirs, strict=True)]
+
+
+def is_same(left: Scores, right: Scores, model: Any) -> bool:
+    """Whether two `log_probs`, both taken within the process that holds `model`, are of the same weights."""
+    if is_scattered(model) and weights_dtype(model) != "float32":
+        return mean_gap(left, right) <= COARSE
+    return widest_gap(left, right) <= EXACT
+
+
+def is_model_of(model: Any, scores: Scores, probe: Probe) -> bool:
+    """Whether `model`, which gives the probe's rows these `scores` (`log_probs`), is the model that left the probe.
+
+    Float32 runs of the same weights agree within `EXACT`. Where weights were rounded in between (a merge in bfloat16,
+    float32 weights read as bfloat16), or could not be widened, the measure is what 16 bits change in this very model:
+    the difference may be `ROUNDED` times that of its own run in 16 bits from its run in float32.
+    """
+    here, there = weights_dtype(model), probe.dtype
+    if is_scattered(model) or (probe.exact and here == there) or {here, there} == {"float32"}:
+        return is_same(scores, probe.scores, model)
+    return mean_gap(scores, probe.scores) <= EXACT + ROUNDED * _rounding(model, probe.rows, {here, there})
+
+
+def _rounding(model: Any, rows: list[ProbeRow], dtypes: set[str]) -> float:
+    """What computing in the coarser of the dtypes changes in the log-probabilities, root mean square."""
+    import torch
+
+    coarse = torch.float16 if "float16" in dtypes else torch.bfloat16
+    with torch.autocast(model.device.type, coarse):
+        coarsely = scores_as_stored(model, rows)
+    return mean_gap(coarsely, log_probs(model, rows))
 
 
 def hash_model(path: str) -> str:
@@ -95,16 +169,20 @@ def pair_probe_rows(pairs: list[Any]) -> list[ProbeRow]:
     ]
 
 
-def write_probe(folder: Path, rows: list[ProbeRow], scores: list[float]) -> dict[str, float]:
-    """Store the rows and their log-probabilities; returns id -> log-probability."""
-    write_json(folder / PROBE, [{**asdict(r), "log_prob": s} for r, s in zip(rows, scores, strict=True)], indent=None)
-    return {row.id: score for row, score in zip(rows, scores, strict=True)}
+def write_probe(folder: Path, probe: Probe) -> None:
+    """Store the probe beside the model."""
+    write_json(folder / PROBE, asdict(probe), indent=None)
 
 
-def read_probe(folder: str) -> tuple[list[ProbeRow], list[float]] | None:
-    """(rows, log-probabilities) that a finished stage left in its folder, or None if it left none."""
+def read_probe(folder: str) -> Probe | None:
+    """The probe that a finished stage left in its folder, or None if it left none."""
     path = Path(folder) / PROBE
     if not path.is_file():
         return None
     stored = json.loads(path.read_text())
-    return [ProbeRow(r["id"], r["input_ids"], r["labels"]) for r in stored], [r["log_prob"] for r in stored]
+    return Probe(**{**stored, "rows": [ProbeRow(**row) for row in stored["rows"]]})
+
+
+def take_probe(model: Any, rows: list[ProbeRow]) -> Probe:
+    """The probe of a model as it is."""
+    return Probe(rows, log_probs(model, rows), weights_dtype(model), exact=not is_scattered(model))

@@ -12,19 +12,25 @@ from typing import Any, NamedTuple
 
 from rise_train.models.fingerprint import (
     MANIFEST,
+    Scores,
     hash_model,
+    is_model_of,
+    is_same,
     log_probs,
     pair_probe_rows,
     read_probe,
     reference_log_probs,
-    same_log_probs,
+    take_probe,
+    widest_gap,
     write_probe,
-)
+)  # fmt: skip
 from rise_train.models.loading import base_of, is_adapter, is_no_model
 from rise_train.models.qlora import spread_by
 from synthesis.errors import UserError
 from synthesis.json_file import write_json
 
+NOTHING = 1e-6
+"""Nats: an adapter that moves no token's log-probability by so much changes nothing."""
 MERGED = "merged"
 """Folder, inside the training's own, of the adapter merged into its base; a new adapter names it as its base."""
 
@@ -166,12 +172,11 @@ def merge(reference: Reference, pairs: list[Any], tokenizer: Any, model_args: An
         whole = replace(model_args, load_in_4bit=False, load_in_8bit=False)  # 4-bit weights take up no adapter
         model = load_adapter(adapter, init_kwargs(whole, training_args))
         stored = read_probe(adapter)
-        rows = stored[0] if stored else pair_probe_rows(pairs)
-        scores = log_probs(model, rows)
-        line = _prove_fingerprint("model to be merged", adapter, scores, whole)
+        probe = take_probe(model, stored.rows if stored else pair_probe_rows(pairs))
+        line = _prove_fingerprint("model to be merged", adapter, model, probe.scores, whole)
         model.merge_and_unload().save_pretrained(part)
         tokenizer.save_pretrained(part)
-        write_probe(part, rows, scores)
+        write_probe(part, replace(probe, exact=False))
         facts = {"stage": "merge", "parent": adapter, "base": base_of(adapter), "settings": {"dtype": whole.dtype}}
         write_json(part / MANIFEST, facts | {"parent_hash": hash_model(adapter)})
         part.rename(folder)
@@ -196,14 +201,16 @@ def prove(trainer: Any, reference: Reference, pairs: list[Any], model_args: Any)
     reference could both be the base). Raises `UserError`.
     """
 
+    model = trainer.accelerator.unwrap_model(trainer.model)
     stored = read_probe(reference.start)
-    rows = stored[0] if stored else pair_probe_rows(pairs)
-    theirs = reference_log_probs(trainer, rows)
-    ours = log_probs(trainer.accelerator.unwrap_model(trainer.model), rows)
-    same = same_log_probs(theirs, ours, exact_dtype=model_args.dtype == "float32")
-    if reference.is_start and not same:
-        raise UserError(f"the reference is not the model that training starts from: log-probs {theirs} and {ours}")
-    if reference.name == "base" and same:
+    rows = stored.rows if stored else pair_probe_rows(pairs)
+    theirs, ours = reference_log_probs(trainer, rows), log_probs(model, rows)
+    if reference.is_start and not is_same(theirs, ours, model):
+        raise UserError(
+            f"the reference is not the model that training starts from: log-probs {_figures(theirs)} and "
+            f"{_figures(ours)}, one token apart by {widest_gap(theirs, ours):.2g}"
+        )
+    if reference.name == "base" and widest_gap(theirs, ours) < NOTHING:
         raise UserError(
             f"reference: base: its log-probs are those of the policy; it is not the base, or the adapter "
             f"{reference.start} changes nothing"
@@ -212,13 +219,15 @@ def prove(trainer: Any, reference: Reference, pairs: list[Any], model_args: Any)
         f"reference = {reference.sentence()}",
         f"log-probs of {len(rows)} rows, reference: {_figures(theirs)}",
         f"log-probs of {len(rows)} rows, policy:    {_figures(ours)}",
-        _prove_fingerprint("policy", reference.start, ours, model_args),
+        _prove_fingerprint("policy", reference.start, model, ours, model_args),
     ]
     if not reference.is_start and (own := read_probe(reference.model)):
-        scores = reference_log_probs(trainer, own[0])
-        lines.append(_prove_fingerprint("reference", reference.model, scores, model_args))
+        scores = reference_log_probs(trainer, own.rows)
+        holder = model if trainer.ref_model is None else trainer.accelerator.unwrap_model(trainer.ref_model)
+        lines.append(_prove_fingerprint("reference", reference.model, holder, scores, model_args))
     names = [row.id for row in rows]
-    sides = {"reference": dict(zip(names, theirs, strict=True)), "policy": dict(zip(names, ours, strict=True))}
+    sides = {"reference": dict(zip(names, map(sum, theirs), strict=True))}
+    sides |= {"policy": dict(zip(names, map(sum, ours), strict=True))}
     return Proof(lines, {"name": reference.name, "model": reference.model, "log_probs": sides})
 
 
@@ -235,17 +244,19 @@ def preview(reference: Reference, model_args: Any, training_args: Any) -> list[s
     stored = read_probe(folder)
     if stored is None:
         return [*lines, f"{folder} carries no fingerprint of its training, so the reference is compared with nothing"]
-    scores = log_probs(load_frozen(folder, init_kwargs(model_args, training_args)), stored[0])
-    return [*lines, _prove_fingerprint("reference", folder, scores, model_args)]
+    model = load_frozen(folder, init_kwargs(model_args, training_args))
+    return [*lines, _prove_fingerprint("reference", folder, model, log_probs(model, stored.rows), model_args)]
 
 
-def _figures(scores: list[float]) -> str:
-    return " ".join(f"{score:.4f}" for score in scores)
+def _figures(scores: Scores) -> str:
+    return " ".join(f"{sum(row):.4f}" for row in scores)
 
 
-def _prove_fingerprint(side: str, folder: str, scores: list[float], model_args: Any) -> str:
-    """Compare with what the training of `folder` left; a line that says how it came out."""
+def _prove_fingerprint(side: str, folder: str, model: Any, scores: Scores, model_args: Any) -> str:
+    """Compare with what the training of `folder` left; a line that says how it came out.
 
+    `scores` are those of the probe's rows under the side that is proved, which `model` computes.
+    """
     stored = read_probe(folder)
     if stored is None:
         return f"{folder} carries no fingerprint of its training, so the {side} is compared with nothing else"
@@ -253,12 +264,13 @@ def _prove_fingerprint(side: str, folder: str, scores: list[float], model_args: 
     settings = json.loads(path.read_text())["settings"] if path.is_file() else {}
     there, here = _quantised(settings), _quantised(vars(model_args))
     if there != here:
-        worst = max(abs(a - b) / abs(b) for a, b in zip(scores, stored[1], strict=True))
+        pairs = zip(map(sum, scores), map(sum, stored.scores), strict=True)
+        worst = max(abs(a - b) / abs(b) for a, b in pairs)
         return f"{folder} was trained {there}, and is {here} now: the {side}'s log-probs differ by up to {worst:.2%}"
-    exact = model_args.dtype == "float32" == settings.get("dtype", "float32")
-    if not same_log_probs(scores, stored[1], exact_dtype=exact):
+    if not is_model_of(model, scores, stored):
         raise UserError(
-            f"the {side} is not the model of {folder}: log-probs {scores} where its training left {stored[1]}"
+            f"the {side} is not the model of {folder}: log-probs {_figures(scores)} where its training left "
+            f"{_figures(stored.scores)}"
         )
     return f"the {side}'s log-probs equal those that the training of {folder} left"
 

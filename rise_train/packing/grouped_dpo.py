@@ -20,9 +20,9 @@ from trl.models.utils import prepare_deepspeed
 
 from rise_train.packing.attention import masks, spare_the_stem
 from rise_train.packing.losses import discounted, discounts
+from rise_train.packing.self_check import prove_packing, score
 from rise_train.packing.trie import NO_LABEL, Trie, pack
 from rise_train.rows.groups import differing
-from synthesis.errors import UserError
 
 PER_TOKEN = ("log_probs", "entropy", "log_sum_sq_probs", "mean_logits", "is_top1")
 """What TRL's fused LM head returns for every position."""
@@ -251,43 +251,22 @@ def _ragged_gather(accelerator: Any) -> Iterator[None]:
 
 
 def self_check(trainer: GroupedDPOTrainer, group: dict[str, Any]) -> float:
-    """Score one group as pairs and as a trie; returns the largest difference of a token's log-probability.
-
-    Raises `UserError` where it is more than rounding: more than twenty times what padding alone changes in the pairs.
-    """
+    """Prove on one group that packed it scores as its pairs do (`packing.self_check`); returns the largest gap."""
     from trl.trainer.dpo_trainer import DataCollatorForPreference
 
-    model = trainer.accelerator.unwrap_model(trainer.model)
     stock = DataCollatorForPreference(trainer.processing_class.pad_token_id)
     flat = [{**group, "rejected_ids": rejected} for rejected in group["rejected_ids"]]
-    longer = [{**row, "rejected_ids": [*row["rejected_ids"], *row["rejected_ids"][-1:] * 9]} for row in flat[:1]]
-    packed = _token_scores(trainer, model, trainer.data_collator([group]))
-    plain = _token_scores(trainer, model, stock(flat))
-    noisy = _token_scores(trainer, model, stock(flat + longer))
-    chosen = range(len(flat))  # the first rows of both, whatever comes after them
-    noise = max(_gap(plain[i], noisy[i]) for i in chosen)
-    gap = max(_gap(left, right) for left, right in zip(plain, packed, strict=True))
-    if gap > max(1e-4, 20 * noise):
-        raise UserError(
-            f"this model computes a packed group differently from its pairs (log-probability of a token off by "
-            f"{gap:.2g}, rounding {noise:.2g}); set grouped: false"
-        )
-    return gap
+    return prove_packing(
+        trainer,
+        lambda: _token_scores(trainer, trainer.data_collator([group])),
+        lambda: _token_scores(trainer, stock(flat)),
+        "grouped: false",
+    )
 
 
-def _token_scores(trainer: Any, model: Any, batch: dict[str, Any]) -> list[torch.Tensor]:
+def _token_scores(trainer: Any, batch: dict[str, Any]) -> list[torch.Tensor]:
     """Log-probabilities of the completion's tokens, one 1-D tensor for each row of the batch."""
     batch = trainer._prepare_inputs(batch)
-    mask = batch["completion_mask"]
-    inputs = {name: values for name, values in batch.items() if name != "completion_mask"}
-    training = model.training
-    model.eval()
-    with torch.no_grad(), trainer.accelerator.autocast():
-        labels = batch["input_ids"].masked_fill(mask == 0, NO_LABEL)
-        scores = model(**inputs, labels=labels, fused_lm_head=True, use_cache=False).log_probs
-    model.train(training)
-    return [row[kept[1:].bool()].float() for row, kept in zip(scores, mask, strict=True)]
-
-
-def _gap(left: torch.Tensor, right: torch.Tensor) -> float:
-    return float((left - right).abs().max())
+    mask = batch.pop("completion_mask")
+    batch["labels"] = batch["input_ids"].masked_fill(mask == 0, NO_LABEL)
+    return [row[kept[1:].bool()] for row, kept in zip(score(trainer, batch), mask, strict=True)]

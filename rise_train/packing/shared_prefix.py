@@ -15,8 +15,8 @@ import torch
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from rise_train.packing.attention import masks, spare_the_stem, unserved
+from rise_train.packing.self_check import prove_packing, score
 from rise_train.packing.trie import NO_LABEL, Trie, pack_rows
-from synthesis.errors import UserError
 
 WORTH = 0.8
 """A batch is packed where that costs at most this share of its padded rows."""
@@ -126,40 +126,22 @@ def install(model: Any) -> None:
 
 
 def self_check(trainer: Any, batches: Sequence[Sequence[dict[str, Any]]]) -> float:
-    """Score the shortest packed batch both ways; returns the largest difference of a token's log-probability.
-
-    Raises `UserError` where it is more than rounding: more than twenty times what padding alone changes.
-    """
+    """Prove on the shortest packed batch that it scores as its rows do (`packing.self_check`); returns the gap."""
     collator = trainer.data_collator
     packed = [(batch, trie) for batch in batches if (trie := collator.worth_packing(batch)) is not None]
     rows, trie = min(packed, key=lambda both: len(both[1]))
     pad = DataCollatorForLanguageModeling(collator.pad_token_id)
-    together = _scores(trainer, collator(rows))[0]
     paths = [[position for position in path if trie.labels[position] != NO_LABEL] for path in trie.paths]
-    tree = torch.cat([together[path] for path in paths])
-    padded = _labelled(_scores(trainer, pad(list(rows))), rows)
-    plain = torch.cat([_labelled(_scores(trainer, pad([row])), [row]) for row in rows])
-    noise, gap = float((plain - padded).abs().max()), float((plain - tree).abs().max())
-    if gap > max(1e-4, 20 * noise):
-        raise UserError(
-            f"this model computes packed rows differently from single ones (log-probability of a token off by "
-            f"{gap:.2g}, rounding {noise:.2g}); set shared_prefix: false"
-        )
-    return gap
 
+    def together() -> list[torch.Tensor]:
+        scores = score(trainer, trainer._prepare_inputs(collator(rows)))[0]
+        return [scores[path] for path in paths]
 
-def _scores(trainer: Any, batch: dict[str, Any]) -> torch.Tensor:
-    """Log-probabilities of the next tokens, shape (rows, N), or (rows, N - 1) of a padded batch."""
-    model = trainer.accelerator.unwrap_model(trainer.model)
-    training = model.training
-    model.eval()
-    with torch.no_grad(), trainer.accelerator.autocast():
-        scores: torch.Tensor = model(**trainer._prepare_inputs(batch), fused_lm_head=True).log_probs.float()
-    model.train(training)
-    return scores
+    def apart() -> list[torch.Tensor]:
+        found = []
+        for row in rows:
+            places = [i for i, label in enumerate(row["labels"][1:]) if label != NO_LABEL]
+            found.append(score(trainer, trainer._prepare_inputs(pad([row])))[0, places])
+        return found
 
-
-def _labelled(scores: torch.Tensor, rows: Sequence[dict[str, Any]]) -> torch.Tensor:
-    """Of a padded batch's scores those of the tokens with a label, row after row."""
-    kept = [[i for i, label in enumerate(row["labels"][1:]) if label != NO_LABEL] for row in rows]
-    return torch.cat([line[places] for line, places in zip(scores, kept, strict=True)])
+    return prove_packing(trainer, together, apart, "shared_prefix: false")

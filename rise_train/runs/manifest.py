@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rise_train.models.fingerprint import MANIFEST, ProbeRow, hash_files, hash_model, log_probs, write_probe
+from rise_train.models.fingerprint import MANIFEST, ProbeRow, hash_files, hash_model, take_probe, write_probe
 from rise_train.models.loading import base_of, is_adapter
 from rise_train.rows.reading import read_split
 from synthesis.errors import UserError
@@ -122,7 +122,7 @@ def finish(
     """
     history = trainer.state.log_history
     losses = [entry["loss"] for entry in history if "loss" in entry]
-    scores = log_probs(trainer.accelerator.unwrap_model(trainer.model), rows)
+    probe = take_probe(trainer.accelerator.unwrap_model(trainer.model), rows)
     if trainer.args.process_index == 0:
         write_json(run.folder / HISTORY, history, allow_nan=True)
         (run.folder / "training_args.bin").unlink(missing_ok=True)  # a pickle, and nothing reads it
@@ -144,9 +144,10 @@ def finish(
             "final_loss": losses[-1] if losses else None,
             "steps": trainer.state.global_step,
             "compute": {**compute, "seconds": round(time.monotonic() - run.started, 1)},
-            "probe": write_probe(run.folder, rows, scores),
+            "probe": probe.sums(),
             "versions": versions(),
         }
+        write_probe(run.folder, probe)
         write_json(run.folder / MANIFEST, manifest)
     trainer.accelerator.wait_for_everyone()
     return run.folder / MANIFEST

@@ -18,3 +18,14 @@ def small(kind: str = "llama", **options: Any) -> Any:
         **options,
     )  # fmt: skip
     return AutoModelForCausalLM.from_config(config).eval()
+
+
+def lively(dtype: torch.dtype = torch.float32, kind: str = "llama") -> Any:
+    """A small model whose answers depend on what it reads, as a trained one's do."""
+    model = small(kind)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for weight in model.parameters():
+            if weight.dim() > 1:
+                weight.copy_(torch.randn(weight.shape, generator=generator) * 0.3)
+    return model.to(dtype)

@@ -70,7 +70,7 @@ def test_the_likeliest_negatives_are_kept_likeliest_first(tiny_model: Path, pool
             ProbeRow("", [*whole.prompt_ids, *a], [-100] * len(whole.prompt_ids) + a)
             for a in [whole.chosen_ids, *whole.rejected_ids]
         ]
-        chosen, *rejected = log_probs(miner.model, probes)
+        chosen, *rejected = map(sum, log_probs(miner.model, probes))
         preferred += sum(p > chosen for p in rejected)
         order = sorted(range(len(rejected)), key=lambda k: -rejected[k])[:2]
         assert row["rejected"] == [before[name]["rejected"][k] for k in order]

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import pytest
 from handmade import ROOT, flags, train
 
-from rise_train.models.fingerprint import ProbeRow, log_probs, probe_rows, reference_log_probs
+from rise_train.models.fingerprint import ProbeRow, log_probs, probe_rows, read_probe, reference_log_probs, widest_gap
 from rise_train.models.loading import load_tokenizer
 from rise_train.models.reference import Proof, choose, prove
 from rise_train.rows.check import CheckReport, check_preference, check_sft
@@ -74,11 +74,24 @@ class Built:
         return [_answer(row["prompt_ids"], ids) for ids in [row["chosen_ids"]] * len(wrong) + wrong]
 
 
+def sums(model: Any, rows: list[ProbeRow]) -> list[float]:
+    """The log-probability of each row's target."""
+    return list(map(sum, log_probs(model, rows)))
+
+
 def _answer(prompt: list[int], ids: list[int]) -> ProbeRow:
     return ProbeRow("", [*prompt, *ids], [-100] * len(prompt) + [*ids])
 
 
-def on_its_own(path: Path, base: Path | None = None, quantised: bool = False) -> Any:
+PRECISIONS: dict[str, dict[str, str]] = {
+    "float32": {"dtype": "float32", "bf16": "false"},
+    "autocast": {"dtype": "float32", "bf16": "true"},
+    "bfloat16": {"dtype": "bfloat16", "bf16": "true"},
+}
+"""What a recipe says of numbers: all in float32; weights in float32 and bfloat16 to compute in; all in bfloat16."""
+
+
+def on_its_own(path: Path, base: Path | None = None, quantised: bool = False, dtype: str = "float32") -> Any:
     """A model from disk by Transformers and PEFT alone; `base` if it is an adapter."""
     import torch
     from peft import PeftModel
@@ -88,10 +101,13 @@ def on_its_own(path: Path, base: Path | None = None, quantised: bool = False) ->
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=torch.float32,
+        bnb_4bit_compute_dtype=getattr(torch, dtype),
     )
     extra = {"quantization_config": settings} if quantised else {}
-    model = AutoModelForCausalLM.from_pretrained(base or path, dtype=torch.float32, **extra)
+    model = AutoModelForCausalLM.from_pretrained(base or path, dtype=getattr(torch, dtype), **extra)
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):  # with it, evaluation on such a CPU rounds scales to bfloat16
+            module.support_avx512bf16_for_cpu = False
     return PeftModel.from_pretrained(model, path) if base else model
 
 
@@ -149,19 +165,26 @@ CELLS = {
 }
 
 
-# Every line grouped; the four ways in which a reference is kept also pair by pair and computed beforehand.
-FORMS = [(name, True, False) for name in CELLS]
-FORMS += [(name, False, False) for name in ("lora", "full", "lora-base", "lora-path")]
-FORMS += [(name, True, True) for name in ("lora", "full", "lora-base", "qlora-path")]
-FORMS += [(name, False, True) for name in ("full", "lora-base")]
+# Every line grouped, in every precision; how a reference is kept also pair by pair and computed beforehand.
+FORMS = [(name, True, False, numbers) for name in CELLS for numbers in PRECISIONS]
+FORMS += [(n, False, False, p) for n in ("lora", "full", "lora-base", "lora-path", "qlora") for p in PRECISIONS]
+FORMS += [(name, True, True, "float32") for name in ("lora", "full", "lora-base", "qlora-path")]
+FORMS += [(name, False, True, "float32") for name in ("full", "lora-base")]
+FORMS += [(name, True, True, "bfloat16") for name in ("lora", "full")]
 
 
-@pytest.mark.parametrize(("name", "grouped", "precompute"), FORMS)
+@pytest.mark.parametrize(("name", "grouped", "precompute", "numbers"), FORMS)
 def test_the_reference_is_the_model_that_the_recipe_names(
-    name: str, grouped: bool, precompute: bool, tiny_dataset: Path, tmp_path: Path, request: pytest.FixtureRequest
+    name: str,
+    grouped: bool,
+    precompute: bool,
+    numbers: str,
+    tiny_dataset: Path,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
 ) -> None:
     cell = CELLS[name]
-    changes = {"grouped": grouped, "precompute_ref_log_probs": precompute}
+    changes = {"grouped": grouped, "precompute_ref_log_probs": precompute, **PRECISIONS[numbers]}
     is_path = cell.field in ("sft_full", "sft_lora")
     if cell.field:
         changes["reference"] = request.getfixturevalue(cell.field) if is_path else cell.field
@@ -172,11 +195,17 @@ def test_the_reference_is_the_model_that_the_recipe_names(
     lines = built.prove()
 
     named = tmp_path / "merged" if cell.model == "merged" else request.getfixturevalue(cell.model)
-    model = on_its_own(named, request.getfixturevalue(cell.base) if cell.base else None, quantised)
+    base = request.getfixturevalue(cell.base) if cell.base else None
+    model = on_its_own(named, base, quantised, PRECISIONS[numbers]["dtype"])
     rows = ten_rows(start, tiny_dataset)
-    assert reference_log_probs(built.trainer, rows) == pytest.approx(log_probs(model, rows), rel=1e-4)
-    assert built.their_log_probs() == pytest.approx(log_probs(model, built.first_rows()), rel=1e-4)
-    assert (built.first_loss() == pytest.approx(math.log(2), abs=1e-5)) == cell.starts_there
+    assert widest_gap(reference_log_probs(built.trainer, rows), log_probs(model, rows)) < 1e-4
+    # Half a digit of bfloat16 is all that training itself may be off by, over a whole answer.
+    rounding = 1e-4 if numbers == "float32" else 5e-3
+    assert built.their_log_probs() == pytest.approx(sums(model, built.first_rows()), rel=rounding)
+    at_ln_2 = built.first_loss() == pytest.approx(math.log(2), abs=1e-5 if numbers == "float32" else 1e-3)
+    assert at_ln_2 or not cell.starts_there
+    if numbers == "float32":
+        assert at_ln_2 == cell.starts_there
     assert str(named) in lines[0]
     second = is_path or (cell.recipe == "full" and not precompute)
     assert (built.trainer.ref_model is not None) == second, "what is kept in memory"
@@ -187,9 +216,9 @@ def test_a_merged_reference_is_the_adapter_on_its_base(
 ) -> None:
     rows = ten_rows(sft_lora, tiny_dataset)
     Built("full", sft_lora, tiny_dataset, tmp_path, reference="merged")
-    expected = log_probs(on_its_own(sft_lora, tiny_model), rows)
-    assert log_probs(on_its_own(tmp_path / "merged"), rows) == pytest.approx(expected, rel=1e-4)
-    assert log_probs(on_its_own(tiny_model), rows) != pytest.approx(expected, rel=1e-4)
+    expected = sums(on_its_own(sft_lora, tiny_model), rows)
+    assert sums(on_its_own(tmp_path / "merged"), rows) == pytest.approx(expected, rel=1e-4)
+    assert sums(on_its_own(tiny_model), rows) != pytest.approx(expected, rel=1e-4)
 
 
 def refusal(model: Path, recipe: str, reference: str | None, **training: Any) -> str:
@@ -239,10 +268,11 @@ def test_another_vocabulary_is_refused(sft_full: Path, tiny_dataset: Path, tmp_p
 
 
 @pytest.mark.parametrize("what", ["policy", "both"])
-def test_a_wrong_reference_stops(what: str, sft_lora: Path, tiny_dataset: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("numbers", PRECISIONS)
+def test_a_wrong_reference_stops(what: str, numbers: str, sft_lora: Path, tiny_dataset: Path, tmp_path: Path) -> None:
     import torch
 
-    built = Built("lora", sft_lora, tiny_dataset, tmp_path)
+    built = Built("lora", sft_lora, tiny_dataset, tmp_path, **PRECISIONS[numbers])
     assert "equal those that the training of" in built.prove()[-1]
     # The base model as reference (what TRL gives for a base with a fresh adapter), or as reference and policy.
     names = (".ref.",) if what == "policy" else (".ref.", ".default.")
@@ -302,9 +332,9 @@ def test_merged_then_lora_loads_in_plain_peft(
 
 def finished_log_probs(adapter: Path, base: Path, quantised: bool = False) -> list[float]:
     """The rows of a finished training's fingerprint, scored by the adapter on `base`, loaded by PEFT alone."""
-    rows = json.loads((adapter / "rise_probe.json").read_text())
-    probe = [ProbeRow(row["id"], row["input_ids"], row["labels"]) for row in rows]
-    return log_probs(on_its_own(adapter, base, quantised), probe)
+    probe = read_probe(str(adapter))
+    assert probe
+    return sums(on_its_own(adapter, base, quantised), probe.rows)
 
 
 def test_qlora_stages_resume_and_load_on_the_whole_base(
@@ -357,8 +387,8 @@ def test_an_8_bit_base_is_the_same_for_policy_and_reference(
     settings = BitsAndBytesConfig(load_in_8bit=True)
     base = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32, quantization_config=settings)
     rows = ten_rows(sft_lora, tiny_dataset)
-    expected = log_probs(PeftModel.from_pretrained(base, sft_lora), rows)
-    assert reference_log_probs(built.trainer, rows) == pytest.approx(expected, rel=1e-4)
+    expected = sums(PeftModel.from_pretrained(base, sft_lora), rows)
+    assert list(map(sum, reference_log_probs(built.trainer, rows))) == pytest.approx(expected, rel=1e-4)
     assert built.first_loss() == pytest.approx(math.log(2), abs=1e-5)
 
 
@@ -422,7 +452,7 @@ def test_probe_is_stored_with_the_model(sft_full: Path, tiny_dataset: Path) -> N
     expected = probe_rows(check_sft(AutoTokenizer.from_pretrained(sft_full), rows, None).encoded)
     stored = json.loads((sft_full / "rise_manifest.json").read_text())["probe"]
     assert len(stored) == 8
-    scores = log_probs(AutoModelForCausalLM.from_pretrained(sft_full), expected)
+    scores = sums(AutoModelForCausalLM.from_pretrained(sft_full), expected)
     assert list(stored.values()) == pytest.approx(scores, rel=1e-6)
 
 

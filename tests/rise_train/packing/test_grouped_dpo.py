@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 from handmade import build_tokenizer, trl_template
-from models import VOCABULARY, small
+from models import VOCABULARY, lively, small
 
+from rise_train.packing import grouped_dpo
 from rise_train.packing.grouped_dpo import GroupCollator, GroupedDPOTrainer, install, self_check
 from synthesis.errors import UserError
 
@@ -53,7 +54,7 @@ def trainer_of(grouped: bool, model: Any, groups: list[dict[str, Any]], out: Pat
         def _prepare_dataset(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
             return dataset
 
-    options = {"per_device_train_batch_size": 4, "gradient_checkpointing": False, "beta": 0.5, **options}
+    options = {"per_device_train_batch_size": 4, "gradient_checkpointing": False, "beta": 0.5, "bf16": False, **options}
     peft_config, tokenizer = options.pop("peft_config", None), options.pop("tokenizer")
     one_row = options.pop("one_row", False)
     model, reference = copy.deepcopy(model), copy.deepcopy(model) if peft_config is None else None
@@ -62,7 +63,7 @@ def trainer_of(grouped: bool, model: Any, groups: list[dict[str, Any]], out: Pat
         for weight in reference.parameters() if reference else ():
             weight.add_(0.05 * torch.randn_like(weight))
     arguments = DPOConfig(
-        output_dir=str(out), report_to="none", bf16=False, save_strategy="no", disable_tqdm=True, max_length=None,
+        output_dir=str(out), report_to="none", save_strategy="no", disable_tqdm=True, max_length=None,
         dataloader_pin_memory=False, logging_steps=1, lr_scheduler_type="constant", use_cpu=True, **options,
     )  # fmt: skip
     rows = groups if grouped else pairs_of(groups)
@@ -248,13 +249,47 @@ def test_a_whole_training_has_the_stock_trainers_curve(tokenizer: Any, tmp_path:
     assert curves[0][-1] < curves[0][0]
 
 
-def test_the_self_check_passes_and_finds_a_wrong_mask(
-    tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("dtype", "bf16"), [("float32", False), ("float32", True), ("bfloat16", True)])
+def test_the_self_check_passes_and_finds_a_wrong_mask_and_a_wrong_position(
+    dtype: str, bf16: bool, tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    import torch
+
+    from rise_train.packing.trie import pack
+
     groups = random_groups(2)
-    trainer = trainer_of(True, small(), groups, tmp_path, tokenizer=tokenizer)
+    model = lively(getattr(torch, dtype))
+    trainer = trainer_of(True, model, groups, tmp_path, tokenizer=tokenizer, bf16=bf16)
     group = max(groups, key=lambda g: len(g["rejected_ids"]))
     assert self_check(trainer, group) < 1e-4
-    monkeypatch.setattr("rise_train.packing.grouped_dpo.masks", lambda *args: None)  # answers see each other
+    with monkeypatch.context() as patch:
+        patch.setattr("rise_train.packing.grouped_dpo.masks", lambda *args: None)  # answers see each other
+        with pytest.raises(UserError, match="set grouped: false"):
+            self_check(trainer, group)
+
+    def shifted(*args: Any) -> Any:
+        trie = pack(*args)
+        trie.positions[-3:] = [position + 1 for position in trie.positions[-3:]]
+        return trie
+
+    monkeypatch.setattr("rise_train.packing.grouped_dpo.pack", shifted)
     with pytest.raises(UserError, match="set grouped: false"):
         self_check(trainer, group)
+
+
+def test_a_packed_way_that_rounds_worse_than_pairs_is_refused(
+    tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is right in float32 can still be wrong in the precision that training has."""
+    import torch
+
+    groups = random_groups(2)
+    trainer = trainer_of(True, lively(torch.bfloat16), groups, tmp_path, tokenizer=tokenizer, bf16=True)
+    masks = grouped_dpo.masks
+
+    def only_in_float32(config: Any, dtype: Any, *args: Any) -> Any:
+        return masks(config, dtype, *args) if not torch.is_autocast_enabled("cpu") else None
+
+    monkeypatch.setattr(grouped_dpo, "masks", only_in_float32)
+    with pytest.raises(UserError, match="set grouped: false"):
+        self_check(trainer, groups[0])
