@@ -10,46 +10,60 @@ results, is prompt. The reference is the model that the recipe's `reference` nam
 starts from, which is proved before the first step.
 """
 
+import os
 import shutil
 import sys
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rise_train.models.reference import Loaded, Reference
+from rise_train.rows.batches import arrange, pair_lengths, pair_table, table
 from rise_train.rows.check import CheckReport
 from synthesis.errors import UserError
+
+if TYPE_CHECKING:
+    from rise_train.runs.manifest import Run
 
 
 def main(data_args: Any, training_args: Any, model_args: Any) -> Path:
     """Check the pairs, prove the reference, train, and leave model and manifest; returns the manifest's path."""
-    from rise_train.models.fingerprint import MANIFEST, pair_probe_rows
-    from rise_train.models.loading import load_tokenizer
+    from rise_train.models.fingerprint import MANIFEST
     from rise_train.models.memory import keep_freed_memory
-    from rise_train.models.reference import MERGED, choose, prove
-    from rise_train.models.sharding import placed
-    from rise_train.rows.check import check_rows
-    from rise_train.runs import manifest
-    from rise_train.runs.recipe import settings
-    from rise_train.runs.training_log import quiet_libraries, settle_wandb
+    from rise_train.models.reference import choose
+    from rise_train.runs.manifest import claimed
+    from rise_train.runs.processes import read_environment, refuse_lost_steps
+    from rise_train.runs.training_log import quiet_libraries
 
     quiet_libraries()
     keep_freed_memory()
+    refuse_lost_steps(read_environment(os.environ), training_args, model_args)
     reference = choose(data_args.reference, model_args, training_args)
-    run = manifest.open_run("dpo", settings(data_args, training_args, model_args), data_args, model_args, training_args)
-    if run.finished:
-        print(f"dpo: {run.folder} is finished already; nothing to do")
-        return run.folder / MANIFEST
+    with claimed("dpo", data_args, model_args, training_args) as run:
+        if run.finished:
+            print(f"dpo: {run.folder} is finished already; nothing to do")
+            return run.folder / MANIFEST
+        return _train(run, reference, data_args, training_args, model_args)
+
+
+def _train(run: "Run", reference: Reference, data_args: Any, training_args: Any, model_args: Any) -> Path:
+    from rise_train.models.fingerprint import group_probe_rows
+    from rise_train.models.loading import load_tokenizer
+    from rise_train.models.reference import MERGED, prove
+    from rise_train.models.sharding import placed
+    from rise_train.rows.check import check_rows, check_validation
+    from rise_train.runs.manifest import finish, inherit
+    from rise_train.runs.training_log import settle_wandb
 
     settle_wandb(training_args)
     tokenizer = load_tokenizer(model_args, training_args)
-    manifest.inherit(run, tokenizer)
+    inherit(run, tokenizer)
     report = check_rows("dpo", tokenizer, data_args, training_args)
     print(f"dpo: {report.line()}", flush=True)
+    unseen = check_validation("dpo", tokenizer, data_args, training_args)
 
-    trainer, tokens = build_trainer(tokenizer, report, reference, data_args, training_args, model_args)
+    trainer, tokens = build_trainer(tokenizer, report, reference, data_args, training_args, model_args, unseen)
     with placed(trainer):
-        proof = prove(trainer, reference, report.pairs, model_args)
+        proof = prove(trainer, reference, report.groups, model_args)
     for line in proof.lines:
         print(f"dpo: {line}", flush=True)
     trainer.train(resume_from_checkpoint=run.checkpoint())
@@ -61,17 +75,23 @@ def main(data_args: Any, training_args: Any, model_args: Any) -> Path:
 
     tokens = round(tokens * trainer.state.epoch)
     compute = {"trained_tokens": tokens, "reference_tokens": tokens}
-    rows = pair_probe_rows(report.pairs)
-    return manifest.finish(run, trainer, report.summary(), rows, compute, reference=proof.facts)
+    return finish(run, trainer, report.summary(), group_probe_rows(report.groups), compute, reference=proof.facts)
 
 
 def build_trainer(
-    tokenizer: Any, report: CheckReport, reference: Reference, data_args: Any, training_args: Any, model_args: Any
+    tokenizer: Any,
+    report: CheckReport,
+    reference: Reference,
+    data_args: Any,
+    training_args: Any,
+    model_args: Any,
+    unseen: CheckReport | None = None,
 ) -> tuple[Any, int]:
     """A trainer over the checked token ids with the chosen reference, and the tokens that one epoch computes.
 
     TRL renders, masks and cuts nothing after the proof. With `grouped` a group's prompt is computed once for all its
     pairs, which is first compared with the pairs themselves; a model that this cannot serve takes the stock path.
+    `unseen` is what is validated on.
     """
     from transformers import PrinterCallback
 
@@ -79,23 +99,23 @@ def build_trainer(
     from rise_train.models.qlora import settle_adapter
     from rise_train.models.reference import load, merge
     from rise_train.packing.losses import refuse_weight
-    from rise_train.runs.training_log import ProgressCallback
+    from rise_train.runs.training_log import callbacks
 
     score_only_targets()
     if reference.name == "merged":
-        print(f"dpo: {merge(reference, report.pairs, tokenizer, model_args, training_args)}", flush=True)
+        print(f"dpo: {merge(reference, report.groups, tokenizer, model_args, training_args)}", flush=True)
     loaded = load(reference, tokenizer, model_args, training_args)
     why = "grouped: false" if not data_args.grouped else _unserved(loaded, model_args)
     refuse_weight(data_args.shared_weight, why, training_args.ld_alpha)
-    weight = data_args.shared_weight
-    form = _pairs(report, training_args) if why else _groups(report, training_args, tokenizer, model_args, weight)
+    form = _pairs(report, training_args) if why else _groups(report, training_args)
     trainer = form.trainer(
         **loaded._asdict(),
         args=training_args,
         train_dataset=form.rows,
-        data_collator=form.collator,
+        eval_dataset=(pair_table(unseen) if why else table(unseen)) if unseen else None,
+        data_collator=None if why else _collator(tokenizer, data_args, model_args),
         processing_class=tokenizer,
-        callbacks=[ProgressCallback("dpo", Path(training_args.output_dir), form.tokens)],
+        callbacks=callbacks("dpo", Path(training_args.output_dir), data_args, form.tokens),
     )
     trainer.remove_callback(PrinterCallback)
     settle_adapter(trainer.model, reference.start, model_args)
@@ -106,7 +126,7 @@ def build_trainer(
         from rise_train.packing.grouped_dpo import self_check
 
         with placed(trainer):
-            gap = self_check(trainer, min(form.rows, key=lambda row: len(row["prompt_ids"])))
+            gap = self_check(trainer, vars(report.groups[report.lengths.index(min(report.lengths))]))
         saved = report.tokens / form.tokens
         print(
             f"dpo: {len(report.groups)} groups share their prompts: {form.tokens:,} tokens an epoch, {saved:.1f} times "
@@ -121,7 +141,6 @@ class Form(NamedTuple):
 
     trainer: Any
     rows: Any
-    collator: Any
     tokens: int
 
 
@@ -139,10 +158,7 @@ def _unserved(loaded: Loaded, model_args: Any) -> str:
 
 def _pairs(report: CheckReport, training_args: Any) -> Form:
     """Each pair a row, for the stock trainer."""
-    from datasets import Dataset
     from trl import DPOTrainer
-
-    from rise_train.rows.batches import arrange
 
     class EncodedDPOTrainer(DPOTrainer):  # type: ignore[misc]  # trl carries no types
         """Stock DPO, except that the rows come as token ids: TRL 1.16 has no way to be handed them."""
@@ -150,23 +166,24 @@ def _pairs(report: CheckReport, training_args: Any) -> Form:
         def _prepare_dataset(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
             return dataset
 
-    pairs = report.pairs
-    order = arrange([pair.length for pair in pairs], training_args)
-    return Form(EncodedDPOTrainer, Dataset.from_list([asdict(pairs[i]) for i in order]), None, report.tokens)
+    order = arrange(pair_lengths(report), training_args)
+    return Form(EncodedDPOTrainer, pair_table(report).select(order), report.tokens)
 
 
-def _groups(report: CheckReport, training_args: Any, tokenizer: Any, model_args: Any, weight: float) -> Form:
+def _groups(report: CheckReport, training_args: Any) -> Form:
     """Each group a row, for the grouped trainer."""
-    from datasets import Dataset
+    from rise_train.packing.grouped_dpo import GroupedDPOTrainer
+    from rise_train.packing.trie import packed_lengths
 
-    from rise_train.packing.grouped_dpo import GroupCollator, GroupedDPOTrainer
-    from rise_train.packing.trie import pack
-    from rise_train.rows.batches import arrange
+    lengths = packed_lengths(report.groups)
+    return Form(GroupedDPOTrainer, table(report).select(arrange(lengths, training_args)), sum(lengths))
 
-    lengths = [len(pack(g.prompt_ids, [g.chosen_ids, *g.rejected_ids])) for g in report.groups]
-    rows = Dataset.from_list([asdict(report.groups[i]) for i in arrange(lengths, training_args)])
+
+def _collator(tokenizer: Any, data_args: Any, model_args: Any) -> Any:
+    from rise_train.packing.grouped_dpo import GroupCollator
+
     one_row = model_args.attn_implementation == "flex_attention"
-    return Form(GroupedDPOTrainer, rows, GroupCollator(tokenizer.pad_token_id, one_row, weight), sum(lengths))
+    return GroupCollator(tokenizer.pad_token_id, one_row, data_args.shared_weight)
 
 
 def run_cli(argv: list[str]) -> int:

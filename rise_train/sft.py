@@ -5,46 +5,57 @@
 
     accelerate launch -m rise_train.sft --config recipes/tiny/sft/config_lora.yaml --learning_rate 1e-3
 
-A recipe holds TRL's own field names (SFTConfig, ModelConfig) and those of `config.DataArguments`. Loss is on the
+A recipe holds TRL's own field names (SFTConfig, ModelConfig) and those of `recipe.DataArguments`. Loss is on the
 assistant's tokens only. Killed and started again, the same command goes on from its last checkpoint; finished, it does
 nothing.
 """
 
+import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from synthesis.errors import UserError
+
+if TYPE_CHECKING:
+    from rise_train.runs.manifest import Run
 
 
 def main(data_args: Any, training_args: Any, model_args: Any) -> Path:
     """Check the data, train, and leave model, tokenizer and manifest in `output_dir`; returns the manifest's path."""
-    from datasets import Dataset
-    from transformers import PrinterCallback
-    from trl import SFTTrainer
-
-    from rise_train.models.fingerprint import MANIFEST, probe_rows
-    from rise_train.models.loading import load_policy, load_tokenizer, score_only_targets
+    from rise_train.models.fingerprint import MANIFEST
     from rise_train.models.memory import keep_freed_memory
-    from rise_train.models.qlora import settle_adapter
-    from rise_train.models.sharding import placed
-    from rise_train.packing.shared_prefix import share, unshared
-    from rise_train.rows.batches import arranged
-    from rise_train.rows.check import check_rows
-    from rise_train.runs import manifest
-    from rise_train.runs.recipe import settings
-    from rise_train.runs.training_log import ProgressCallback, quiet_libraries, settle_wandb
+    from rise_train.runs.manifest import claimed
+    from rise_train.runs.processes import read_environment, refuse_lost_steps
+    from rise_train.runs.training_log import quiet_libraries
 
     quiet_libraries()
     keep_freed_memory()
-    run = manifest.open_run("sft", settings(data_args, training_args, model_args), data_args, model_args, training_args)
-    if run.finished:
-        print(f"sft: {run.folder} is finished already; nothing to do")
-        return run.folder / MANIFEST
+    refuse_lost_steps(read_environment(os.environ), training_args, model_args)
+    with claimed("sft", data_args, model_args, training_args) as run:
+        if run.finished:
+            print(f"sft: {run.folder} is finished already; nothing to do")
+            return run.folder / MANIFEST
+        return _train(run, data_args, training_args, model_args)
+
+
+def _train(run: "Run", data_args: Any, training_args: Any, model_args: Any) -> Path:
+    from transformers import PrinterCallback
+    from trl import SFTTrainer
+
+    from rise_train.models.fingerprint import probe_rows
+    from rise_train.models.loading import load_policy, load_tokenizer, score_only_targets
+    from rise_train.models.qlora import settle_adapter
+    from rise_train.models.sharding import placed
+    from rise_train.packing.shared_prefix import share, unshared
+    from rise_train.rows.batches import arrange, table
+    from rise_train.rows.check import check_rows, check_validation
+    from rise_train.runs.manifest import finish, inherit
+    from rise_train.runs.training_log import callbacks, settle_wandb
 
     settle_wandb(training_args)
     tokenizer = load_tokenizer(model_args, training_args)
-    manifest.inherit(run, tokenizer)
+    inherit(run, tokenizer)
     report = check_rows("sft", tokenizer, data_args, training_args)
     print(f"sft: {report.line()}", flush=True)
     if data_args.train_tokens is not None:
@@ -55,18 +66,21 @@ def main(data_args: Any, training_args: Any, model_args: Any) -> Path:
     if shared and (why := unshared(model_args, training_args)):
         print(f"sft: row by row ({why})", flush=True)
         shared = False
-    rows = arranged(report.encoded, training_args, alike=shared)
+    rows = table(report)
+    rows = rows.select(arrange(report.lengths, training_args, rows["input_ids"] if shared else None))
+    unseen = check_validation("sft", tokenizer, data_args, training_args)
     training_args.assistant_only_loss = False
     score_only_targets()
     model, peft_config = load_policy(model_args, training_args)
-    progress = ProgressCallback("sft", run.folder)
+    progress, *others = callbacks("sft", run.folder, data_args)
     trainer = SFTTrainer(
         model=model,
         args=training_args,
-        train_dataset=Dataset.from_list(rows),
+        train_dataset=rows,
+        eval_dataset=table(unseen) if unseen else None,
         processing_class=tokenizer,
         peft_config=peft_config,
-        callbacks=[progress],
+        callbacks=[progress, *others],
     )
     trainer.remove_callback(PrinterCallback)
     settle_adapter(trainer.model, model_args.model_name_or_path, model_args)
@@ -76,7 +90,7 @@ def main(data_args: Any, training_args: Any, model_args: Any) -> Path:
     trainer.save_model(training_args.output_dir)
 
     compute = {"trained_tokens": round(tokens * trainer.state.epoch), "reference_tokens": 0}
-    return manifest.finish(run, trainer, report.summary(), probe_rows(report.encoded), compute)
+    return finish(run, trainer, report.summary(), probe_rows(report.encoded), compute)
 
 
 def run_cli(argv: list[str]) -> int:

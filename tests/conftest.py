@@ -5,10 +5,14 @@ scores.
 """
 
 import os
+import tempfile
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["HF_DATASETS_CACHE"] = tempfile.mkdtemp(
+    prefix="rise-datasets-"
+)  # rows encoded by these tests, and no others
 
 from pathlib import Path
 

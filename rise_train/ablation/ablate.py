@@ -6,11 +6,8 @@ each evaluation is `rise eval`; they run as processes, a few at a time. A finish
 recipe, the data and the base are what they were, so that a killed run goes on by the same command.
 """
 
-import fcntl
 import json
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +18,7 @@ from rise_train.ablation.job_graph import Layout, Plan, read_history
 from rise_train.ablation.subprocesses import Runner
 from synthesis.errors import UserError
 from synthesis.json_file import write_json
+from synthesis.lock import locked
 
 
 def ablate(
@@ -48,7 +46,7 @@ def ablate(
     console = console or Console(stderr=True)
     config = load_config(path, dataset, output_dir, jobs)
     layout = Layout(config.output_dir)
-    with _locked(layout.work):
+    with locked(layout.work, "`rise ablate`"):
         if fresh:
             for part in ("models", "mined", "eval", "logs", "jobs"):
                 shutil.rmtree(layout.work / part, ignore_errors=True)
@@ -60,18 +58,6 @@ def ablate(
         write_json(layout.root / "ablation.json", outcome, indent=1)
     report(layout.root)
     return outcome
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Keep a second ablation out of the folder; the lock goes with the process, however that ends."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"{folder}: another `rise ablate` is at work there") from None
-        yield
 
 
 Results = dict[str, list[dict[str, Any]]]

@@ -1,14 +1,15 @@
 """How a model is known again: by the hash of its files, and by its log-probabilities of rows that its training left."""
 
-import hashlib
 import json
 import math
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from rise_train.models.loading import base_of, is_adapter
 from rise_train.models.precision import COARSE, EXACT, in_float32, is_scattered, weights_dtype
+from rise_train.rows.file_hash import hash_files
 from synthesis.json_file import write_json
 from synthesis.seeds import digest
 
@@ -142,31 +143,25 @@ def hash_model(path: str) -> str:
     folder = Path(path)
     if not folder.is_dir():
         return digest(path)
-    own = hash_files(sorted([*folder.glob("*.safetensors"), *folder.glob("*config.json")]))
+    own = hash_files(folder, [*folder.glob("*.safetensors"), *folder.glob("*config.json")])
     return digest(own, hash_model(base_of(path))) if is_adapter(path) else own
 
 
-def hash_files(files: list[Path]) -> str:
-    """Hash of the files' contents, in their order."""
-    total = hashlib.sha256()
-    for path in files:
-        with path.open("rb") as file:
-            total.update(hashlib.file_digest(file, "sha256").digest())
-    return total.hexdigest()[:16]
-
-
-def probe_rows(encoded: list[Any]) -> list[ProbeRow]:
+def probe_rows(encoded: Sequence[Any]) -> list[ProbeRow]:
     """The rows of the probe: the first eight conversations that were trained on, as `masking.Encoded`."""
     return [ProbeRow(f"row-{i}", e.input_ids, e.labels) for i, e in enumerate(encoded[:PROBE_ROWS])]
 
 
-def pair_probe_rows(pairs: list[Any]) -> list[ProbeRow]:
-    """Probe rows from preference pairs (`check.Pair`): the first eight different chosen turns."""
-    answers = dict.fromkeys((tuple(p.prompt_ids), tuple(p.chosen_ids)) for p in pairs)
-    return [
-        ProbeRow(f"turn-{i}", [*prompt, *chosen], [-100] * len(prompt) + [*chosen])
-        for i, (prompt, chosen) in enumerate(list(answers)[:PROBE_ROWS])
-    ]
+def group_probe_rows(groups: Iterable[Any]) -> list[ProbeRow]:
+    """Probe rows from preference groups (`rows.groups.Group`): the first eight different right answers."""
+    answers: dict[tuple[int, ...], ProbeRow] = {}
+    for group in groups:
+        ids = [*group.prompt_ids, *group.chosen_ids]
+        labels = [NO_LABEL] * len(group.prompt_ids) + [*group.chosen_ids]
+        answers.setdefault(tuple(ids), ProbeRow(f"turn-{len(answers)}", ids, labels))
+        if len(answers) == PROBE_ROWS:
+            break
+    return list(answers.values())
 
 
 def write_probe(folder: Path, probe: Probe) -> None:

@@ -6,6 +6,7 @@ adapter (`ref`), the model without its adapter, and a second model. `docs/refere
 
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,11 +14,11 @@ from typing import Any, NamedTuple
 from rise_train.models.fingerprint import (
     MANIFEST,
     Scores,
+    group_probe_rows,
     hash_model,
     is_model_of,
     is_same,
     log_probs,
-    pair_probe_rows,
     read_probe,
     reference_log_probs,
     take_probe,
@@ -153,7 +154,7 @@ def _require_same_tokens(reference: Reference, tokenizer: Any) -> None:
         )
 
 
-def merge(reference: Reference, pairs: list[Any], tokenizer: Any, model_args: Any, training_args: Any) -> str:
+def merge(reference: Reference, groups: Sequence[Any], tokenizer: Any, model_args: Any, training_args: Any) -> str:
     """Write the adapter merged into its base, in the recipe's `dtype`, with tokenizer, manifest and fingerprint.
 
     The fingerprint is that of adapter and base *before* they were merged, so that the next proof covers the merge. Done
@@ -172,7 +173,7 @@ def merge(reference: Reference, pairs: list[Any], tokenizer: Any, model_args: An
         whole = replace(model_args, load_in_4bit=False, load_in_8bit=False)  # 4-bit weights take up no adapter
         model = load_adapter(adapter, init_kwargs(whole, training_args))
         stored = read_probe(adapter)
-        probe = take_probe(model, stored.rows if stored else pair_probe_rows(pairs))
+        probe = take_probe(model, stored.rows if stored else group_probe_rows(groups))
         line = _prove_fingerprint("model to be merged", adapter, model, probe.scores, whole)
         model.merge_and_unload().save_pretrained(part)
         tokenizer.save_pretrained(part)
@@ -193,7 +194,7 @@ class Proof(NamedTuple):
     """For the manifest: which model, and the log-probability of each row under reference and policy."""
 
 
-def prove(trainer: Any, reference: Reference, pairs: list[Any], model_args: Any) -> Proof:
+def prove(trainer: Any, reference: Reference, groups: Sequence[Any], model_args: Any) -> Proof:
     """Prove by log-probabilities which model the reference is, and where the policy starts.
 
     Two guards: the policy starts at the reference exactly where it should (else the first margins are not 0, or the
@@ -203,7 +204,7 @@ def prove(trainer: Any, reference: Reference, pairs: list[Any], model_args: Any)
 
     model = trainer.accelerator.unwrap_model(trainer.model)
     stored = read_probe(reference.start)
-    rows = stored.rows if stored else pair_probe_rows(pairs)
+    rows = stored.rows if stored else group_probe_rows(groups)
     theirs, ours = reference_log_probs(trainer, rows), log_probs(model, rows)
     if reference.is_start and not is_same(theirs, ours, model):
         raise UserError(

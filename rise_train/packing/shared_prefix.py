@@ -6,8 +6,9 @@ alike come into one batch by `batches.arrange`; a batch that shares too little i
 """
 
 import functools
+import math
 import types
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,37 +79,56 @@ def unshared(model_args: Any, training_args: Any) -> str:
     return unserved(config, model_args.attn_implementation or "sdpa")
 
 
-def share(trainer: Any, rows: Sequence[dict[str, Any]]) -> int:
-    """Let `trainer` compute packed batches of `rows`, check one, and say so; returns the tokens of an epoch."""
+def share(trainer: Any, rows: Any) -> int:
+    """Let `trainer` compute packed batches of `rows` (a Dataset), check one, and say so; returns an epoch's tokens."""
     model = trainer.accelerator.unwrap_model(trainer.model)
     install(model.get_base_model() if hasattr(model, "peft_config") else model)
     hidden_size = model.config.get_text_config().hidden_size
     trainer.data_collator = SharedPrefixCollator(trainer.processing_class.pad_token_id, hidden_size)
-    batches = batched(rows, trainer.args.per_device_train_batch_size)
-    packed, tokens = count(trainer.data_collator, batches)
-    plain = sum(len(row["input_ids"]) for row in rows)
-    gap = f" (log-probabilities both ways within {self_check(trainer, batches):.1g})" if packed else ""
+    found = survey_batches(trainer.data_collator, batched(rows, trainer.args.per_device_train_batch_size))
+    gap = ""
+    if found.shortest is not None:
+        gap = f" (log-probabilities both ways within {self_check(trainer, found.shortest):.1g})"
     print(
-        f"sft: {packed} of {len(batches)} batches share what their rows begin with: {tokens:,} tokens an epoch instead "
-        f"of {plain:,}{gap}",
+        f"sft: {found.packed} of {found.batches} batches share what their rows begin with: {found.tokens:,} tokens an "
+        f"epoch instead of {found.plain:,}{gap}",
         flush=True,
     )
-    return tokens
+    return found.tokens
 
 
-def batched(rows: Sequence[dict[str, Any]], size: int) -> list[Sequence[dict[str, Any]]]:
+def batched(rows: Any, size: int) -> Iterator[list[dict[str, Any]]]:
     """The rows as batches of `size`, in their order; the last may be smaller."""
-    return [rows[at : at + size] for at in range(0, len(rows), size)]
+    for at in range(0, len(rows), size):
+        yield [rows[i] for i in range(at, min(at + size, len(rows)))]
 
 
-def count(collator: SharedPrefixCollator, batches: Sequence[Sequence[dict[str, Any]]]) -> tuple[int, int]:
-    """How many of the batches are packed, and the tokens of all, without padding."""
-    packed = tokens = 0
+@dataclass
+class Survey:
+    """What sharing saves over all batches of an epoch."""
+
+    batches: int = 0
+    packed: int = 0
+    tokens: int = 0
+    """Computed, without padding."""
+    plain: int = 0
+    """Without sharing."""
+    shortest: list[dict[str, Any]] | None = None
+    """Of the packed batches the one with the fewest tokens."""
+
+
+def survey_batches(collator: SharedPrefixCollator, batches: Iterable[list[dict[str, Any]]]) -> Survey:
+    """Pack every batch for which it pays, and count."""
+    found, least = Survey(), math.inf
     for batch in batches:
-        trie = collator.worth_packing(batch)
-        packed += trie is not None
-        tokens += len(trie) if trie else sum(len(row["input_ids"]) for row in batch)
-    return packed, tokens
+        trie, plain = collator.worth_packing(batch), sum(len(row["input_ids"]) for row in batch)
+        found.batches += 1
+        found.packed += trie is not None
+        found.plain += plain
+        found.tokens += len(trie) if trie else plain
+        if trie and len(trie) < least:
+            found.shortest, least = batch, len(trie)
+    return found
 
 
 def install(model: Any) -> None:
@@ -125,11 +145,10 @@ def install(model: Any) -> None:
     model.forward = types.MethodType(forward, model)
 
 
-def self_check(trainer: Any, batches: Sequence[Sequence[dict[str, Any]]]) -> float:
-    """Prove on the shortest packed batch that it scores as its rows do (`packing.self_check`); returns the gap."""
+def self_check(trainer: Any, rows: list[dict[str, Any]]) -> float:
+    """Prove on one packed batch that it scores as its rows do (`packing.self_check`); returns the largest gap."""
     collator = trainer.data_collator
-    packed = [(batch, trie) for batch in batches if (trie := collator.worth_packing(batch)) is not None]
-    rows, trie = min(packed, key=lambda both: len(both[1]))
+    trie = collator.worth_packing(rows)
     pad = DataCollatorForLanguageModeling(collator.pad_token_id)
     paths = [[position for position in path if trie.labels[position] != NO_LABEL] for path in trie.paths]
 

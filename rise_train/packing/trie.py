@@ -6,8 +6,9 @@ position sees what lies on its own path, and nothing else.
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 NO_LABEL = -100
 
@@ -59,6 +60,11 @@ def pack_rows(rows: Sequence[Sequence[int]], labels: Sequence[Sequence[int]]) ->
         for position, label in zip(path, row[1:], strict=True):
             trie.labels[position] = label
     return trie
+
+
+def packed_lengths(groups: Iterable[Any]) -> list[int]:
+    """Tokens of each group (`rows.groups.Group`) as a trie."""
+    return [len(pack(group.prompt_ids, [group.chosen_ids, *group.rejected_ids])) for group in groups]
 
 
 def _append(trie: Trie, token: int, label: int, position: int) -> None:

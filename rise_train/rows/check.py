@@ -5,44 +5,66 @@ the user and of the tools is in the tokens that do not; each assistant turn ends
 is the one an inference server would build; nothing is cut; and a rejected answer differs from the chosen one.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar, overload
 
-from eval.replies.calls import object_arguments
-from eval.replies.linear import MARK, linear_groups, linear_row, takes_parallel_calls
+from eval.replies.linear import takes_parallel_calls
 from rise_train.rows.budget import Budget
-from rise_train.rows.groups import Group, Pair, differing, select_pairs
-from rise_train.rows.masking import (
-    Encoded,
-    HistoryError,
-    encode_answer,
-    encode_conversation,
-    encode_each_turn,
-    encode_turn,
-)
-from rise_train.rows.row_proofs import (
-    Reader,
-    prove_answer,
-    prove_conversation,
-    prove_no_control,
-    prove_untrained,
-    reader_of,
-)
+from rise_train.rows.encoding import (
+    Job,
+    Made,
+    Record,
+    Stage,
+    Table,
+    cached,
+    collect,
+    conversations_of,
+    encode,
+    jobs_of,
+    place,
+)  # fmt: skip
+from rise_train.rows.groups import Group, Pair, select_pairs
+from rise_train.rows.masking import Encoded
+from rise_train.rows.reading import Part, hash_data, load_rows, validation_split
+from rise_train.rows.tokenizer_hash import hash_encoding
 from synthesis.errors import UserError
+from synthesis.seeds import digest
 
 Row = dict[str, Any]
-Conversations = Mapping[str, list[Row]]
-"""Messages of the SFT rows, by sample id."""
 OnOverlong = Literal["error", "drop"]
+T = TypeVar("T")
+
+
+class Built(Sequence[T]):
+    """Objects made from records as they are asked for, so that they need not all be in memory."""
+
+    def __init__(self, records: Any, build: Callable[[Record], T]) -> None:
+        self.records, self.build = records, build
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    @overload
+    def __getitem__(self, at: int) -> T: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[T]: ...
+    def __getitem__(self, at: int | slice) -> T | list[T]:
+        if isinstance(at, slice):
+            return [self[i] for i in range(*at.indices(len(self)))]
+        if not -len(self) <= at < len(self):
+            raise IndexError(at)
+        return self.build(self.records[at])
 
 
 @dataclass
 class CheckReport:
     """What the check saw. `encoded` (SFT) or `groups` (preference) are what training then uses."""
 
-    stage: Literal["sft", "dpo"]
+    stage: Stage
+    records: Any = ()
+    """Of what is trained on: a list, or a `datasets.Dataset` on disk (`encoding.Record`)."""
     rows: int = 0
     dropped: list[str] = field(default_factory=list)
     """Ids of rows that were too long."""
@@ -51,10 +73,10 @@ class CheckReport:
     """Tokens of one pass over the data, prompts included; of a pair, both sequences."""
     target_tokens: int = 0
     """Tokens of them that carry loss."""
-    encoded: list[Encoded] = field(default_factory=list)
-    groups: list[Group] = field(default_factory=list)
+    lengths: list[int] = field(default_factory=list)
+    """Of each record: tokens of the conversation, or of a group's prompt with its longest answer."""
     ids: list[str] = field(default_factory=list)
-    """Of each entry of `encoded` or `groups` its row's id."""
+    """Of each record its row's id."""
     budget: Budget = field(default_factory=lambda: Budget(None))
     linear: int = 0
     """Turns with parallel calls that the template has no room for, made one after the other."""
@@ -62,6 +84,16 @@ class CheckReport:
     """Pairs that fell away by that."""
     turn_by_turn: int = 0
     """Conversations that no one sequence serves (`masking.HistoryError`): each turn is a sequence of its own."""
+
+    @property
+    def encoded(self) -> Sequence[Encoded]:
+        """The conversations, made as they are asked for."""
+        return Built(self.records, lambda r: Encoded(r["input_ids"], [(start, end) for start, end in r["spans"]]))
+
+    @property
+    def groups(self) -> Sequence[Group]:
+        """The groups, made as they are asked for."""
+        return Built(self.records, lambda r: Group(r["prompt_ids"], r["chosen_ids"], r["rejected_ids"]))
 
     @property
     def pairs(self) -> list[Pair]:
@@ -92,26 +124,7 @@ def check_sft(
     tokenizer: Any, rows: Iterable[Row], max_length: int | None, on_overlong: OnOverlong = "error"
 ) -> CheckReport:
     """Encode and prove SFT rows (`messages`, `tools`, `meta`). Raises `UserError` that shows the first bad row."""
-    report = CheckReport("sft", budget=Budget(max_length))
-    reader, parallel = reader_of(tokenizer), takes_parallel_calls(tokenizer)
-    overlong: list[str] = []
-    for number, row in enumerate(rows):
-        with _Naming("sft", number, row) as where:
-            row = {**row, "messages": _objects(row["messages"])}
-            row = row if parallel else linear_row(row)
-            parts = _encode_row(tokenizer, row, reader)
-            report.budget.prompts.append(parts[0].spans[0][0])
-            report.budget.answers += [end - start for part in parts for start, end in part.spans]
-            if not _fits(report, row, max(len(part.input_ids) for part in parts), where, overlong):
-                continue
-        report.encoded += parts
-        report.ids += len(parts) * [_id(row)]
-        report.rows += 1
-        report.linear += row["meta"].get(MARK, 0)
-        report.turn_by_turn += len(parts) > 1
-        report.tokens += sum(len(part.input_ids) for part in parts)
-        report.target_tokens += sum(end - start for part in parts for start, end in part.spans)
-    return _finished(report, overlong, on_overlong)
+    return report_of("sft", collect(encode(tokenizer, "sft", jobs_of(rows, {}))), max_length, on_overlong)
 
 
 def check_preference(
@@ -119,155 +132,75 @@ def check_preference(
     rows: Iterable[Row],
     max_length: int | None,
     on_overlong: OnOverlong = "error",
-    conversations: Conversations | None = None,
+    conversations: Mapping[str, list[Row]] | None = None,
 ) -> CheckReport:
     """Encode and prove preference groups (`prompt`, `chosen`, `rejected`, `tools`, `meta`); one pair for each rejected.
 
-    A template with one call a turn wants the SFT rows' `conversations` too, where the results of parallel calls are.
-    Raises `UserError` that shows the first bad row.
+    A template with one call a turn wants the SFT rows' `conversations` (messages by sample id) too, where the results
+    of parallel calls are. Raises `UserError` that shows the first bad row.
     """
-    report = CheckReport("dpo", budget=Budget(max_length))
-    reader, parallel = reader_of(tokenizer), takes_parallel_calls(tokenizer)
-    overlong: list[str] = []
-    for number, row in enumerate(rows):
-        with _Naming("preference", number, row) as where:
-            row = _one_turns(row)
-            parts = [row] if parallel else _linear(report, row, conversations or {})
-            for part in parts:
-                group = _encode_group(tokenizer, part, reader)
-                _measure(report.budget, group)
-                if _fits(report, part, max(p.length for p in group.pairs), where, overlong):
-                    _take(report, part, group)
-    return _finished(report, overlong, on_overlong)
+    made = encode(tokenizer, "dpo", jobs_of(rows, conversations or {}))
+    return report_of("dpo", collect(made), max_length, on_overlong)
 
 
-def check_rows(stage: Literal["sft", "dpo"], tokenizer: Any, data_args: Any, training_args: Any) -> CheckReport:
-    """Load the rows that a recipe trains on and check them. Raises `UserError` on any violation."""
-    from rise_train.rows.reading import load_rows
+def check_rows(
+    stage: Stage, tokenizer: Any, data_args: Any, training_args: Any, part: Literal["train", "validation"] = "train"
+) -> CheckReport:
+    """Load the rows that a recipe trains on, or validates on, and check them; `UserError` on any violation.
 
-    rows = load_rows(data_args, stage)
+    The rows are encoded once a machine: its first process does it, the others read what that left (`encoding.cached`).
+    """
+    chosen: Part = "all" if training_args.eval_strategy == "no" else part
+
+    def make(jobs: Sequence[Job]) -> Iterator[Made]:
+        return encode(tokenizer, stage, jobs, training_args.dataset_num_proc)
+
+    key = _key(stage, tokenizer, data_args, training_args, chosen)
+    with training_args.distributed_state.local_main_process_first():
+        table = cached(key, stage, lambda: _jobs(stage, tokenizer, data_args, training_args, chosen), make)
+    return report_of(stage, table, training_args.max_length, data_args.on_overlong)
+
+
+def check_validation(stage: Stage, tokenizer: Any, data_args: Any, training_args: Any) -> CheckReport | None:
+    """The rows that a recipe validates on, checked, and told; None where it does not validate."""
+    if training_args.eval_strategy == "no":
+        return None
+    report = check_rows(stage, tokenizer, data_args, training_args, "validation")
+    what = f"{report.rows} {'conversations' if stage == 'sft' else 'pairs'}"
+    print(f"{stage}: validates on {what}, {report.tokens:,} tokens, that are not trained on", flush=True)
+    return report
+
+
+def _jobs(stage: Stage, tokenizer: Any, data_args: Any, training_args: Any, part: Part) -> list[Job]:
+    rows = load_rows(data_args, stage, part, training_args.seed)
     if stage == "sft":
-        return check_sft(tokenizer, rows, training_args.max_length, data_args.on_overlong)
-    rows = select_pairs(
-        rows, data_args.pairs_per_group, data_args.max_pairs, training_args.seed, whole=data_args.grouped
+        return jobs_of(rows, {})
+    limit = data_args.max_pairs if part != "validation" else None
+    rows = select_pairs(rows, data_args.pairs_per_group, limit, training_args.seed, whole=data_args.grouped)
+    if takes_parallel_calls(tokenizer) or not (Path(data_args.dataset_name) / "sft").is_dir():
+        return jobs_of(rows, {})
+    return jobs_of(rows, conversations_of(load_rows(data_args, "sft", part, training_args.seed)))
+
+
+def _key(stage: Stage, tokenizer: Any, data_args: Any, training_args: Any, part: Part) -> str:
+    """All that the records of a recipe's data follow from."""
+    folder, split = Path(data_args.dataset_name), data_args.dataset_train_split
+    tables = ["sft"] if stage == "sft" else ["preference", *["sft"] * (folder / "sft").is_dir()]
+    if part == "validation":
+        split = validation_split(data_args, tables[0]) or split
+    chosen = [data_args.difficulty, part, data_args.dataset_eval_split, training_args.seed]
+    if stage == "dpo":
+        chosen += [data_args.negatives, data_args.pairs_per_group, data_args.max_pairs, data_args.grouped]
+    return digest(stage, [hash_data(folder, t, split) for t in tables], chosen, hash_encoding(tokenizer))
+
+
+def report_of(stage: Stage, table: Table, max_length: int | None, on_overlong: OnOverlong) -> CheckReport:
+    """What `max_length` keeps of the records, with the counts. Raises `UserError` where nothing may be left out."""
+    report = CheckReport(
+        stage, budget=Budget(max_length), linear=table.linear, lost=table.lost, turn_by_turn=table.parted
     )
-    known = {} if takes_parallel_calls(tokenizer) else _conversations(data_args)
-    return check_preference(tokenizer, rows, training_args.max_length, data_args.on_overlong, known)
-
-
-class _Naming:
-    """Adds the row to a violation, so that the one sentence says where to look."""
-
-    def __init__(self, table: str, number: int, row: Row) -> None:
-        self.where = f"{table} row {number} (id {_id(row)})"
-
-    def __enter__(self) -> str:
-        return self.where
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, UserError):
-            raise UserError(f"{self.where}: {error}") from error
-
-
-def _id(row: Row) -> str:
-    return str(row["meta"].get("id", "?"))
-
-
-def _conversations(data_args: Any) -> Conversations:
-    """The messages of the SFT rows beside the preference groups, where the dataset has them."""
-    from rise_train.rows.reading import load_rows
-
-    if not (Path(data_args.dataset_name) / "sft").is_dir():
-        return {}
-    return {_id(row): _objects(row["messages"]) for row in load_rows(data_args, "sft")}
-
-
-def _encode_row(tokenizer: Any, row: Row, reader: Reader | None) -> list[Encoded]:
-    """An SFT row as one proven sequence, or one for each turn where the template rewrites history."""
-    try:
-        whole = encode_conversation(tokenizer, row["messages"], row["tools"])
-    except HistoryError:
-        ends = [i + 1 for i, message in enumerate(row["messages"]) if message["role"] == "assistant"]
-        parts = encode_each_turn(tokenizer, row["messages"], row["tools"])
-        for end, part in zip(ends, parts, strict=True):
-            prove_conversation(tokenizer, {**row, "messages": row["messages"][:end]}, part, reader)
-        return parts
-    prove_conversation(tokenizer, row, whole, reader)
-    return [whole]
-
-
-def _linear(report: CheckReport, row: Row, conversations: Conversations) -> Iterator[Row]:
-    parts, lost = linear_groups(row, conversations.get(row["meta"].get("sample_id", "")))
-    report.linear += any(MARK in part["meta"] for part in parts) or bool(lost)
-    report.lost += lost
-    return iter(parts)
-
-
-def _encode_group(tokenizer: Any, row: Row, reader: Reader | None) -> Group:
-    prompt_ids, chosen_ids = encode_turn(tokenizer, row["prompt"], row["chosen"][0], row["tools"])
-    prove_answer(tokenizer, row["chosen"][0], prompt_ids, chosen_ids, row["tools"], reader)
-    prove_untrained(tokenizer, row["prompt"], prompt_ids)
-    prove_no_control(tokenizer, [*row["prompt"], *row["chosen"]])
-    wrong = []
-    for rejected in row["rejected"]:
-        rejected_ids = encode_answer(tokenizer, row["prompt"], prompt_ids, rejected[0], row["tools"])
-        prove_answer(tokenizer, rejected[0], prompt_ids, rejected_ids, row["tools"], reader)
-        prove_no_control(tokenizer, rejected)
-        if rejected_ids == chosen_ids:
-            raise UserError(
-                f"a rejected answer has the same tokens as the chosen one: {tokenizer.decode(chosen_ids)!r}"
-            )
-        wrong.append(rejected_ids)
-    return Group(prompt_ids, chosen_ids, wrong)
-
-
-def _one_turns(row: Row) -> Row:
-    for side in (row["chosen"], *row["rejected"]):
-        if len(side) != 1 or side[0]["role"] != "assistant":
-            raise UserError("chosen and rejected must be one assistant message each (the decision turn)")
-    sides = {"prompt": _objects(row["prompt"]), "chosen": _objects(row["chosen"])}
-    return {**row, **sides, "rejected": [_objects(side) for side in row["rejected"]]}
-
-
-def _objects(messages: list[Row]) -> list[Row]:
-    try:
-        return [object_arguments(message) for message in messages]
-    except ValueError as error:
-        raise UserError(f"a call of an assistant message cannot be read: {error}") from error
-
-
-def _measure(budget: Budget, group: Group) -> None:
-    """Lengths, and where the answers of each pair first differ."""
-    budget.prompts.append(len(group.prompt_ids))
-    budget.answers += [len(ids) for ids in (group.chosen_ids, *group.rejected_ids)]
-    for rejected in group.rejected_ids:
-        right, _ = differing(group.chosen_ids, rejected)
-        budget.agree.append(right.start)
-        budget.differ.append(len(right))
-
-
-def _take(report: CheckReport, row: Row, group: Group) -> None:
-    report.groups.append(group)
-    report.ids.append(_id(row))
-    report.rows += len(group.pairs)
-    for p in group.pairs:
-        report.target_tokens += len(p.chosen_ids) + len(p.rejected_ids)
-        report.tokens += 2 * len(p.prompt_ids) + len(p.chosen_ids) + len(p.rejected_ids)
-
-
-def _fits(report: CheckReport, row: Row, length: int, where: str, overlong: list[str]) -> bool:
-    """Whether the row stays; nothing is ever cut, so a row that fits keeps its first difference and its stop token."""
-    report.budget.rows.append(length)
-    limit = report.budget.max_length
-    if limit is not None and length > limit:
-        overlong.append(f"{where}: {length} tokens do not fit into max_length {limit}")
-        report.dropped.append(_id(row))
-        return False
-    report.longest = max(report.longest, length)
-    return True
-
-
-def _finished(report: CheckReport, overlong: list[str], on_overlong: OnOverlong) -> CheckReport:
+    kept, overlong = (_count_conversations if stage == "sft" else _count_groups)(report, table.records)
+    report.records = table.records if len(kept) == len(table.records) else _select(table.records, kept)
     if overlong and on_overlong == "error":
         raise UserError(f"{overlong[0]}; {report.budget.line()}; raise it, or set on_overlong: drop")
     if report.rows == 0:
@@ -275,3 +208,68 @@ def _finished(report: CheckReport, overlong: list[str], on_overlong: OnOverlong)
         gone += [f"{report.lost} pairs fell away where a template of one call a turn parts them"] * bool(report.lost)
         raise UserError(f"no row is left to train on ({', '.join(gone) or 'there was none'})")
     return report
+
+
+def _select(records: Any, kept: list[int]) -> Any:
+    return records.select(kept) if hasattr(records, "select") else [records[i] for i in kept]
+
+
+def _facts(records: Any, *names: str) -> Iterable[Record]:
+    """The records with these columns alone, so that no token ids are read."""
+    found: Iterable[Record] = records.select_columns(list(names)) if hasattr(records, "select_columns") else records
+    return found
+
+
+def _count_conversations(report: CheckReport, records: Any) -> tuple[list[int], list[str]]:
+    """Count what fits; returns which records stay, and a sentence for each row that does not fit."""
+    by_row: dict[int, dict[int, Record]] = {}
+    for at, record in enumerate(_facts(records, "row", "id", "length", "spans")):
+        by_row.setdefault(record["row"], {})[at] = record
+    kept, overlong = list[int](), list[str]()
+    for number, parts in by_row.items():
+        first = next(iter(parts.values()))
+        answers = [end - start for part in parts.values() for start, end in part["spans"]]
+        lengths = [part["length"] for part in parts.values()]
+        report.budget.prompts.append(first["spans"][0][0])
+        report.budget.answers += answers
+        if not _fits(report, place("sft", number, first["id"]), first["id"], max(lengths), overlong):
+            continue
+        kept += parts
+        report.lengths += lengths
+        report.ids += len(parts) * [first["id"]]
+        report.rows += 1
+        report.tokens += sum(lengths)
+        report.target_tokens += sum(answers)
+    return kept, overlong
+
+
+def _count_groups(report: CheckReport, records: Any) -> tuple[list[int], list[str]]:
+    kept, overlong = list[int](), list[str]()
+    for at, record in enumerate(_facts(records, "row", "id", "lengths", "agree", "differ")):
+        prompt, chosen, *wrong = record["lengths"]
+        report.budget.prompts.append(prompt)
+        report.budget.answers += [chosen, *wrong]
+        report.budget.agree += record["agree"]
+        report.budget.differ += record["differ"]
+        length, where = prompt + max(chosen, *wrong), place("preference", record["row"], record["id"])
+        if not _fits(report, where, record["id"], length, overlong):
+            continue
+        kept.append(at)
+        report.lengths.append(length)
+        report.ids.append(record["id"])
+        report.rows += len(wrong)
+        report.target_tokens += sum(chosen + other for other in wrong)
+        report.tokens += sum(2 * prompt + chosen + other for other in wrong)
+    return kept, overlong
+
+
+def _fits(report: CheckReport, where: str, id_: str, length: int, overlong: list[str]) -> bool:
+    """Whether the row stays; nothing is ever cut, so a row that fits keeps its first difference and its stop token."""
+    report.budget.rows.append(length)
+    limit = report.budget.max_length
+    if limit is not None and length > limit:
+        overlong.append(f"{where}: {length} tokens do not fit into max_length {limit}")
+        report.dropped.append(id_)
+        return False
+    report.longest = max(report.longest, length)
+    return True

@@ -9,8 +9,9 @@ from typing import Any
 from rise_train.models.skeleton import Shape, look
 from rise_train.rows.check import CheckReport
 from rise_train.runs.estimate import GIB, KINDS, Load, Memory, activations, memory, operations
-from rise_train.runs.processes import Launch, command, read_accelerate, refuse
+from rise_train.runs.processes import Launch, command, read_accelerate, refuse, refuse_lost_steps
 from rise_train.runs.recipe import Stage
+from synthesis.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,12 @@ def train(
     work = survey(stage, data_args, training_args, model_args)
     show(stage, shape, work, launch, (data_args, training_args, model_args), tflops)
     if dry:
+        try:
+            refuse_lost_steps(launch, training_args, model_args)
+        except UserError as error:
+            print(f"note: this launch would be refused: {error}")
         return 0
+    refuse_lost_steps(launch, training_args, model_args)
     if launch.kind == "single":
         return int(import_module(f"rise_train.{stage}").run_cli(argv))
     sys.stdout.flush()
@@ -92,22 +98,24 @@ def _shared(report: CheckReport, training_args: Any, model_args: Any) -> int:
     """Tokens of an epoch of SFT whose batches share what their rows begin with."""
     from rise_train.models.loading import base_of
     from rise_train.models.skeleton import read_config
-    from rise_train.packing.shared_prefix import SharedPrefixCollator, batched, count, unshared
-    from rise_train.rows.batches import arranged
+    from rise_train.packing.shared_prefix import SharedPrefixCollator, batched, survey_batches, unshared
+    from rise_train.rows.batches import arrange, table
 
     if unshared(model_args, training_args):
         return report.tokens
     config = read_config(base_of(model_args.model_name_or_path), model_args.model_revision).get_text_config()
-    batches = batched(arranged(report.encoded, training_args, alike=True), training_args.per_device_train_batch_size)
-    return count(SharedPrefixCollator(0, config.hidden_size), batches)[1]
+    rows = table(report)
+    rows = rows.select(arrange(report.lengths, training_args, rows["input_ids"]))
+    batches = batched(rows, training_args.per_device_train_batch_size)
+    return survey_batches(SharedPrefixCollator(0, config.hidden_size), batches).tokens
 
 
 def _pairs(report: CheckReport, grouped: bool) -> Work:
-    from rise_train.packing.trie import pack
+    from rise_train.packing.trie import packed_lengths
 
     if not grouped:
         return Work(report.rows, report.tokens, report.longest, 2, report.line())
-    lengths = [len(pack(g.prompt_ids, [g.chosen_ids, *g.rejected_ids])) for g in report.groups]
+    lengths = packed_lengths(report.groups)
     return Work(len(lengths), sum(lengths), max(lengths), 1, report.line())
 
 
@@ -184,8 +192,6 @@ def show(
     held, optimiser = activations(model_args, shape, load), str(training_args.optim)
     ways = _ways(launch, 8 if launch.kind == "single" else launch.processes)
     print_memory([(way, memory(shape, way, held, optimiser, second, load.autocast)) for way in ways])
-    if shape.trainable == shape.parameters and shape.element == 2 and launch.kind in ("single", "ddp"):
-        print("note: weights train in bfloat16 without a float32 copy, which loses small updates; ZeRO keeps one")
 
 
 def _ways(launch: Launch, processes: int) -> list[Launch]:

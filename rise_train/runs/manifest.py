@@ -7,15 +7,19 @@ under the finished model: the fingerprint by which the next stage proves that it
 
 import json
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rise_train.models.fingerprint import MANIFEST, ProbeRow, hash_files, hash_model, take_probe, write_probe
+from rise_train.models.fingerprint import MANIFEST, ProbeRow, hash_model, take_probe, write_probe
 from rise_train.models.loading import base_of, is_adapter
-from rise_train.rows.reading import read_split
+from rise_train.rows.reading import hash_data
+from rise_train.runs.recipe import identity, settings
 from synthesis.errors import UserError
 from synthesis.json_file import write_json
+from synthesis.lock import locked
 from synthesis.seeds import digest
 
 RUN, HISTORY = "rise_run.json", "log_history.json"
@@ -29,7 +33,9 @@ class Run:
     stage: str
     parent: str
     settings: dict[str, Any]
-    """Every recipe field that differs from its default and has a say in the result."""
+    """Every recipe field that differs from its default, for people."""
+    identity: dict[str, Any]
+    """Those that have a say in the result (`recipe.identity`)."""
     data_hash: str
     parent_hash: str
     started: float = field(default_factory=time.monotonic)
@@ -37,7 +43,17 @@ class Run:
     @property
     def config_hash(self) -> str:
         """Equal for two runs that must give the same model."""
-        return digest(self.stage, self.settings, self.data_hash, self.parent_hash)
+        return digest(self.claim())
+
+    def claim(self) -> dict[str, Any]:
+        """What the folder is for; another claim is another training."""
+        names = {"data_hash": self.data_hash, "parent_hash": self.parent_hash}
+        return {"stage": self.stage, "settings": self.identity, **names}
+
+    @property
+    def started_before(self) -> bool:
+        """Whether something of a training is in the folder that could be gone on with."""
+        return self.finished or any(self.folder.glob("checkpoint-*"))
 
     @property
     def finished(self) -> bool:
@@ -56,8 +72,19 @@ class Run:
         return None
 
 
-def open_run(stage: str, settings: dict[str, Any], data_args: Any, model_args: Any, training_args: Any) -> Run:
-    """Claim the output folder for this training, or find the same one in it.
+@contextmanager
+def claimed(stage: str, data_args: Any, model_args: Any, training_args: Any) -> Iterator[Run]:
+    """`open_run` under the folder's lock: no other training writes there meanwhile. All processes must enter it."""
+    alone = locked(Path(training_args.output_dir), "training") if training_args.process_index == 0 else nullcontext()
+    with alone:
+        yield open_run(stage, data_args, model_args, training_args)
+
+
+def open_run(stage: str, data_args: Any, model_args: Any, training_args: Any) -> Run:
+    """Claim the output folder for this training, or find the same one in it. All processes must call it.
+
+    A folder whose training left no checkpoint and no result holds nothing to go on with, so it may be claimed anew. Who
+    calls it holds the folder's lock (`synthesis.lock`), so that no such training is still at work.
 
     Raises `UserError` when the folder holds a training with other settings, data or parent: going on would mix two.
     """
@@ -67,27 +94,33 @@ def open_run(stage: str, settings: dict[str, Any], data_args: Any, model_args: A
         folder=Path(training_args.output_dir),
         stage=stage,
         parent=parent,
-        settings=settings,
+        settings=settings(data_args, training_args, model_args),
+        identity=json.loads(json.dumps(identity(data_args, training_args, model_args))),
         data_hash=hash_data(Path(data_args.dataset_name), table, data_args.dataset_train_split),
         parent_hash=hash_model(parent),
     )
-    claim = {"stage": stage, "settings": settings, "data_hash": run.data_hash, "parent_hash": run.parent_hash}
-    claim = json.loads(json.dumps(claim))
-    path = run.folder / RUN
-    if path.is_file():
-        there = json.loads(path.read_text())
-        changed = [k for k in ("stage", "data_hash", "parent_hash") if there[k] != claim[k]]
-        both = {**there["settings"], **settings}
-        changed += [k for k in sorted(both) if there["settings"].get(k) != claim["settings"].get(k)]
-        if changed:
+    with training_args.distributed_state.main_process_first():
+        changed = _changed(run)
+        if changed and run.started_before:
             raise UserError(
                 f"output_dir: {run.folder} holds a training with another {', '.join(changed)}; "
                 "choose another output_dir or delete that folder"
             )
-    elif training_args.process_index == 0:
-        run.folder.mkdir(parents=True, exist_ok=True)
-        write_json(path, claim)
+        if changed and training_args.process_index == 0:
+            run.folder.mkdir(parents=True, exist_ok=True)
+            write_json(run.folder / RUN, run.claim())
     return run
+
+
+def _changed(run: Run) -> list[str]:
+    """What the folder's claim says otherwise than the run; everything where there is no claim."""
+    path, claim = run.folder / RUN, run.claim()
+    if not path.is_file():
+        return list(claim)
+    there = json.loads(path.read_text())
+    changed = [name for name in ("stage", "data_hash", "parent_hash") if there[name] != claim[name]]
+    ours, theirs = claim["settings"], there["settings"]
+    return changed + [name for name in sorted({*ours, *theirs}) if theirs.get(name) != ours.get(name)]
 
 
 def inherit(run: Run, tokenizer: Any) -> None:
@@ -102,15 +135,6 @@ def inherit(run: Run, tokenizer: Any) -> None:
             f"model_name_or_path: {run.parent} was trained with another chat template than its tokenizer has now; "
             "put chat_template.jinja of its training back, or train that stage again"
         )
-
-
-def hash_data(dataset: Path, table: str, split: str) -> str:
-    """Hash of the rows on disk of one split; `UserError` where there are none."""
-    files = sorted((dataset / table / split).glob("*.arrow"))
-    if not files:
-        read_split(dataset, table, split)  # says in one sentence what is missing
-        raise UserError(f"dataset_name: {dataset / table / split} holds no arrow file")
-    return hash_files(files)
 
 
 def finish(

@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from rise_train.models.loading import base_of
+from rise_train.models.skeleton import read_config
 from rise_train.runs.yaml_file import read_mapping
 from synthesis.errors import UserError
 
@@ -131,6 +133,25 @@ def refuse(launch: Launch, training_args: Any, model_args: Any, on_cpu: bool) ->
         raise UserError(
             "precompute_ref_log_probs: TRL computes the reference before FSDP has placed the model on its device; "
             "leave it out, for an adapter needs no second model anyway"
+        )
+
+
+def refuse_lost_steps(launch: Launch, training_args: Any, model_args: Any) -> None:
+    """Raise `UserError` where all weights would train in 16 bits with no float32 copy of them.
+
+    bfloat16 has eight bits of precision, so that a step below about 1/512 of a weight rounds to nothing: at the
+    learning rates of these recipes nearly all of them. ZeRO keeps a float32 copy, and FSDP with mixed precision.
+    """
+    copied = launch.kind.startswith("zero") or (launch.kind == "fsdp2" and (training_args.bf16 or training_args.fp16))
+    if model_args.use_peft or copied:
+        return
+    dtype = model_args.dtype
+    if dtype in (None, "auto"):
+        dtype = str(read_config(base_of(model_args.model_name_or_path), model_args.model_revision).dtype)
+    if dtype.removeprefix("torch.") in ("bfloat16", "float16"):
+        raise UserError(
+            f"dtype: {model_args.dtype}: all weights would train without a float32 copy, and nearly every step would "
+            "round to nothing; set dtype: float32 with bf16: true, or launch it with ZeRO or FSDP"
         )
 
 

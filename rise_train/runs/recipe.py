@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from rise_train.rows.batches import rows_a_step
 from rise_train.runs.processes import read_environment, refuse
+from rise_train.runs.validation import settle_validation
 from rise_train.runs.yaml_file import read_mapping
 from synthesis.errors import UserError
 
@@ -24,6 +26,17 @@ class DataArguments:
         default=None, metadata={"help": "Folder with sft/ and preference/, as written by `rise synth` (RUN/dataset)."}
     )
     dataset_train_split: str = field(default="train", metadata={"help": "Split to train on."})
+    dataset_eval_split: str | None = field(
+        default=None,
+        metadata={
+            "help": "With eval_strategy: split to validate on; by default `validation` where the dataset has one, else "
+            "a tenth of the training split's trajectories, which are then not trained on."
+        },
+    )
+    early_stopping_patience: int | None = field(
+        default=None,
+        metadata={"help": "Stop when the validation loss has not fallen for so many evaluations, and keep the best."},
+    )
     on_overlong: str = field(
         default="error",
         metadata={
@@ -119,6 +132,7 @@ def parse(stage: Stage, argv: list[str]) -> tuple[Any, Any, Any]:
     for name in ("model_name_or_path", "dataset_name"):
         if not getattr(model if name.startswith("model") else data, name):
             raise UserError(f"{path or 'command line'}: field `{name}` is missing; give it here or as --{name}")
+    settle_validation(data, training)
     refuse(
         read_environment(os.environ), training, model, on_cpu=training.distributed_state.distributed_type == "MULTI_CPU"
     )
@@ -143,12 +157,37 @@ def settings(*arguments: Any) -> dict[str, Any]:
     return {name: value for part in arguments for name, value in _changed(part).items()}
 
 
-# Fields that say where and how to look on, not what is computed.
+def identity(data_args: Any, training_args: Any, model_args: Any) -> dict[str, Any]:
+    """The settings that decide what a training computes: two runs with equal ones are the same training.
+
+    Where to save, what to show and how to fit into memory are left out. How a step's rows are divided among
+    micro-batches and processes does not matter either, so their product stands for the three.
+    """
+    found = settings(data_args, training_args, model_args)
+    ignored = _HOW if training_args.load_best_model_at_end else _HOW | _DECIDES_BEST
+    held_out = training_args.eval_strategy != "no"  # and these are not trained on
+    kept = {name: value for name, value in found.items() if name not in ignored}
+    return {**kept, "holds_out_rows": held_out, "rows_a_step": rows_a_step(training_args)}
+
+
+# Fields that say where things are, not what is computed; no manifest needs them.
 _INCIDENTAL = {
     "output_dir", "overwrite_output_dir", "logging_dir", "run_name", "disable_tqdm", "report_to", "log_level",
     "hub_token", "hub_model_id", "push_to_hub", "resume_from_checkpoint", "save_total_limit", "use_cpu", "project",
     "ddp_backend", "dataset_name", "model_name_or_path",
 }  # fmt: skip
+# Fields that a manifest tells, and that may change between a run and its resumption.
+_HOW = {
+    "per_device_train_batch_size", "gradient_accumulation_steps", "per_device_eval_batch_size", "auto_find_batch_size",
+    "gradient_checkpointing", "gradient_checkpointing_kwargs", "activation_checkpointing",
+    "activation_checkpointing_kwargs", "activation_offloading", "torch_empty_cache_steps", "dataset_num_proc",
+    "dataloader_num_workers", "dataloader_persistent_workers", "dataloader_pin_memory", "dataloader_prefetch_factor",
+    "logging_steps", "logging_strategy", "logging_first_step", "logging_nan_inf_filter", "log_level_replica",
+    "log_on_each_node", "include_num_input_tokens_seen", "save_on_each_node", "save_only_model", "hub_strategy",
+    "hub_private_repo", "hub_revision", "hub_always_push", "ddp_timeout", "ddp_find_unused_parameters",
+    "ddp_bucket_cap_mb", "eval_accumulation_steps", "eval_on_start",
+}  # fmt: skip
+_DECIDES_BEST = {"save_steps", "save_strategy", "eval_steps", "eval_strategy", "eval_delay"}
 
 
 def _changed(part: Any) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from transformers import TrainerCallback
+from transformers import EarlyStoppingCallback, TrainerCallback
 
 from rise_train.runs.manifest import HISTORY
 from synthesis.errors import UserError
@@ -62,7 +62,11 @@ class ProgressCallback(TrainerCallback):  # type: ignore[misc]  # transformers c
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
         """Show the newest loss and keep the history on disk."""
-        if not state.is_world_process_zero or not logs or "loss" not in logs:
+        if not state.is_world_process_zero or not logs:
+            return
+        if "eval_loss" in logs:
+            self._tell_validation(logs, state)
+        if "loss" not in logs:
             return
         write_json(self.folder / HISTORY, state.log_history, allow_nan=True)
         self._watch_chosen(logs, state, getattr(args, "beta", 1.0))
@@ -79,6 +83,17 @@ class ProgressCallback(TrainerCallback):  # type: ignore[misc]  # transformers c
             f"{spent:.0f} s, {left:.0f} s left",
             flush=True,
         )
+
+    def _tell_validation(self, logs: dict[str, Any], state: Any) -> None:
+        margin = f"  margin {logs['eval_rewards/margins']:.3f}" if "eval_rewards/margins" in logs else ""
+        text = (
+            f"{self.stage}: step {state.global_step}/{state.max_steps}  validation loss {logs['eval_loss']:.4f}{margin}"
+        )
+        write_json(self.folder / HISTORY, state.log_history, allow_nan=True)
+        if self.bar:
+            self.bar.console.print(text, highlight=False)
+        else:
+            print(text, flush=True)
 
     def _rate(self, state: Any) -> str:
         """Tokens a second since training started here, over all processes; empty where they were not counted."""
@@ -101,6 +116,14 @@ class ProgressCallback(TrainerCallback):  # type: ignore[misc]  # transformers c
         """Take the bar down."""
         if self.bar:
             self.bar.stop()
+
+
+def callbacks(stage: str, folder: Path, data_args: Any, tokens: int = 0) -> list[Any]:
+    """The callbacks of a training: its progress first, and stopping early where the recipe asks for it."""
+    found: list[Any] = [ProgressCallback(stage, folder, tokens)]
+    if data_args.early_stopping_patience is not None:
+        found.append(EarlyStoppingCallback(data_args.early_stopping_patience))
+    return found
 
 
 def settle_wandb(training_args: Any) -> None:

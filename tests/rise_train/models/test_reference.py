@@ -47,7 +47,7 @@ class Built:
 
     def prove(self) -> list[str]:
         """The lines of the proof."""
-        return prove(self.trainer, self.reference, self.report.pairs, self.model_args).lines
+        return prove(self.trainer, self.reference, self.report.groups, self.model_args).lines
 
     def batch(self) -> Any:
         """The first row of the training data as a batch."""

@@ -63,7 +63,7 @@ def trainer_of(shared: bool, model: Any, rows: list[dict[str, Any]], tokenizer: 
         peft_config=peft_config,
     )  # fmt: skip
     if shared:
-        share(trainer, rows)
+        share(trainer, trainer.train_dataset)
     return trainer
 
 
@@ -144,7 +144,13 @@ def test_a_mask_over_many_rows_has_its_price() -> None:
 def test_rows_that_begin_alike_come_into_one_batch() -> None:
     sets = [random_rows(4, seed=seed) for seed in range(6)]
     rows = [group[i] for i in range(4) for group in sets]  # mixed
-    arguments = SimpleNamespace(train_sampling_strategy="random", seed=0, per_device_train_batch_size=4)
+    arguments = SimpleNamespace(
+        train_sampling_strategy="random",
+        seed=0,
+        per_device_train_batch_size=4,
+        gradient_accumulation_steps=1,
+        world_size=1,
+    )
     order = arrange([len(row["input_ids"]) for row in rows], arguments, [row["input_ids"] for row in rows])
     assert arguments.train_sampling_strategy == "sequential"
     assert sorted(order) == list(range(24))
@@ -158,10 +164,10 @@ def test_the_self_check_passes_and_finds_a_wrong_mask(
     rows = random_rows(4)
     trainer = trainer_of(True, small("llama"), rows, tokenizer, tmp_path)
     assert "1 of 1 batches share" in capsys.readouterr().out
-    assert self_check(trainer, [rows]) < 1e-4
+    assert self_check(trainer, rows) < 1e-4
     monkeypatch.setattr("rise_train.packing.shared_prefix.masks", lambda *args: None)  # rows see each other
     with pytest.raises(UserError, match="set shared_prefix: false"):
-        self_check(trainer, [rows])
+        self_check(trainer, rows)
 
 
 def test_what_cannot_share_says_why(tmp_path: Path) -> None:

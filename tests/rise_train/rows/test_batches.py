@@ -6,8 +6,15 @@ from rise_train.rows.batches import arrange
 from synthesis.seeds import seeded
 
 
-def arguments(strategy: str = "group_by_length", seed: int = 0) -> SimpleNamespace:
-    return SimpleNamespace(train_sampling_strategy=strategy, seed=seed, per_device_train_batch_size=8)
+def arguments(strategy: str = "group_by_length", seed: int = 0, micro: int = 8, processes: int = 1) -> SimpleNamespace:
+    """Eight rows a step, however they are divided."""
+    return SimpleNamespace(
+        train_sampling_strategy=strategy,
+        seed=seed,
+        per_device_train_batch_size=micro,
+        gradient_accumulation_steps=8 // micro // processes,
+        world_size=processes,
+    )
 
 
 def test_batches_hold_like_lengths_in_random_order() -> None:
@@ -29,6 +36,14 @@ def test_the_seed_fixes_the_order() -> None:
     lengths = [10 + i % 7 for i in range(100)]
     assert arrange(lengths, arguments()) == arrange(lengths, arguments())
     assert arrange(lengths, arguments()) != arrange(lengths, arguments(seed=1))
+
+
+def test_a_step_sees_the_same_rows_however_it_is_divided() -> None:
+    lengths = [seeded(1, i).randint(50, 500) for i in range(64)]
+    whole = arrange(lengths, arguments())
+    assert whole == arrange(lengths, arguments(micro=2)) == arrange(lengths, arguments(micro=2, processes=2))
+    micro = [[lengths[i] for i in whole[at : at + 2]] for at in range(0, 64, 2)]
+    assert sum(max(batch) * 2 for batch in micro) < 1.06 * sum(lengths), "within a step, like lengths lie together"
 
 
 def test_other_strategies_are_left_to_the_trainer() -> None:
