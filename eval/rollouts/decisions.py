@@ -146,7 +146,7 @@ def evaluate(
         {"model", "dataset", "split", "n_tasks", "metrics", "problems", "by_pattern", "by_difficulty", "causes",
         "tasks", "seconds", ...}; an entry of "tasks" holds the request, and for each turn the gold and predicted calls,
         the reply, its problem and the missed parameters, and in "counts" what `eval.scores.metrics.rates` and
-        `eval.scores.stats.compare` need.
+        `eval.scores.compare.compare` need.
 
     Raises:
         UserError: a model or dataset that can't be loaded.
