@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from eval.policies.base import Policy, Progress, Prompt, load_policy
+from eval.policies.base import Policy, Progress, Prompt
+from eval.policies.load import load_policy
 from eval.replies.calls import Call, Reply, Toolbox, calls_of
 from eval.replies.linear import linear_row
 from eval.scores.causes import missed, tally

@@ -1,4 +1,4 @@
-"""Arms against arms: a paired test on every metric. All arms answer the same tasks, so differences are tested in pairs."""
+"""Arms against arms: a test on every metric, in pairs, since all arms answer the same tasks."""
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from eval.policies.adapters import base_of as base_of
+from eval.policies.adapters import is_adapter as is_adapter
 from eval.replies import templates
 from eval.rollouts.decisions import level
 from rise_train.rows.masking import use_training_template
@@ -20,18 +22,6 @@ class ProbeRow:
     id: str
     input_ids: list[int]
     labels: list[int]
-
-
-def is_adapter(path: str) -> bool:
-    """Whether `path` is a PEFT adapter folder."""
-    return (Path(path) / "adapter_config.json").is_file()
-
-
-def base_of(path: str) -> str:
-    """The base model of an adapter folder, or `path` itself for a full model."""
-    if not is_adapter(path):
-        return path
-    return str(json.loads((Path(path) / "adapter_config.json").read_text())["base_model_name_or_path"])
 
 
 def load_tokenizer(model_args: Any, training_args: Any) -> Any:

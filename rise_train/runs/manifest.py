@@ -5,7 +5,6 @@ so that its presence means "finished". `rise_probe.json` holds eight rows as tok
 under the finished model: the fingerprint by which the next stage proves that its reference is this model.
 """
 
-import hashlib
 import json
 import time
 from dataclasses import asdict, dataclass, field
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from rise_train.models.loading import ProbeRow, base_of, is_adapter, log_probs, read_split
+from rise_train.runs.file_hash import hash_files
 from synthesis.errors import UserError
 from synthesis.json_file import write_json
 from synthesis.seeds import digest
@@ -106,11 +106,12 @@ def inherit(run: Run, tokenizer: Any) -> None:
 
 def hash_data(dataset: Path, table: str, split: str) -> str:
     """Hash of the rows on disk of one split; `UserError` where there are none."""
-    files = sorted((dataset / table / split).glob("*.arrow"))
+    folder = dataset / table / split
+    files = list(folder.glob("*.arrow"))
     if not files:
         read_split(dataset, table, split)  # says in one sentence what is missing
-        raise UserError(f"dataset_name: {dataset / table / split} holds no arrow file")
-    return _hash_files(files)
+        raise UserError(f"dataset_name: {folder} holds no arrow file")
+    return hash_files(folder, files)
 
 
 def hash_model(path: str) -> str:
@@ -118,16 +119,8 @@ def hash_model(path: str) -> str:
     folder = Path(path)
     if not folder.is_dir():
         return digest(path)
-    own = _hash_files(sorted([*folder.glob("*.safetensors"), *folder.glob("*config.json")]))
+    own = hash_files(folder, [*folder.glob("*.safetensors"), *folder.glob("*config.json")])
     return digest(own, hash_model(base_of(path))) if is_adapter(path) else own
-
-
-def _hash_files(files: list[Path]) -> str:
-    total = hashlib.sha256()
-    for path in files:
-        with path.open("rb") as file:
-            total.update(hashlib.file_digest(file, "sha256").digest())
-    return total.hexdigest()[:16]
 
 
 def probe_rows(encoded: list[Any]) -> list[ProbeRow]:

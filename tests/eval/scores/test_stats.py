@@ -5,7 +5,6 @@ import pytest
 
 from eval.scores.stats import holm, mcnemar, paired_interval, ratio_interval, resample, wilson
 
-
 NEWCOMBE = [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611), (1, 29, 0.0061, 0.1718)]
 """Newcombe 1998, table I."""
 

@@ -1,16 +1,15 @@
-"""Policies: real models from folders and adapters, an endpoint, and how replies are read."""
+"""A model on this machine: real ones from folders and adapters."""
 
 import json
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from eval.policies.base import EndpointPolicy, LocalPolicy, Prompt, load_policy, openai_messages, reply_parser
-from eval.replies.calls import NO_CALL, Call, read_reply
+from eval.policies.base import Prompt
+from eval.policies.load import load_policy
+from eval.policies.local import LocalPolicy
+from eval.replies.calls import NO_CALL, Call
 from synthesis.errors import UserError
 
 RIGHT = [
@@ -41,7 +40,7 @@ def test_long_replies_go_on_among_themselves_and_say_the_same(
     policy = LocalPolicy(drilled_model, 4, 96)
     whole = policy.reply(prompts)
     shortest = min(len(policy.tokenizer(reply.text)["input_ids"]) for reply in whole)
-    monkeypatch.setattr("eval.policies.base.FIRST_ROUND", shortest)
+    monkeypatch.setattr("eval.policies.local.FIRST_ROUND", shortest)
     rounds: list[int] = []
     generate = policy._generate
     monkeypatch.setattr(policy, "_generate", lambda rows, count: rounds.append(len(rows)) or generate(rows, count))
@@ -156,122 +155,3 @@ def test_an_untrained_base_is_asked_as_a_trained_one_is(
     assert prompt.endswith("User: What is 09:30 in Tokyo?\n\nAssistant:")
     reply = policy.parse(' <tool_call>\n{"name": "time__convert", "arguments": {}}\n</tool_call>', prompt, kit.tools)
     assert reply["tool_calls"][0]["function"]["name"] == "time__convert"
-
-
-CALL_TEXT = '<tool_call>\n{"name": "excel__read", "arguments": {"sheet": "A", "rows": "3"}}\n</tool_call><|im_end|>'
-BARE_TEXT = (
-    "<tool_call>\n<function=excel__read>\n<parameter=sheet>\n12\n</parameter>\n<parameter=rows>\n3\n</parameter>\n"
-)
-BARE_TEXT += "</function>\n</tool_call><|im_end|>"
-
-
-@pytest.mark.parametrize("name", ["qwen2_5", "qwen3", "hermes-like"])
-def test_a_wrong_type_in_json_is_not_mended(kit: Any, name: str) -> None:
-    tokenizer = kit.make_tokenizer(["text"])
-    tokenizer.chat_template = "{{ messages }}" if name == "hermes-like" else kit.template(name)
-    parse = reply_parser(tokenizer)
-    reply = read_reply(CALL_TEXT, lambda text: parse(text, "<|im_start|>assistant\n", kit.tools))
-    assert reply.calls == (Call("excel__read", {"sheet": "A", "rows": "3"}),)
-
-
-def test_bare_text_arguments_get_their_type_from_the_schema(kit: Any) -> None:
-    tokenizer = kit.make_tokenizer(["text"])
-    tokenizer.chat_template = kit.template("qwen3_5_nothink")
-    parse = reply_parser(tokenizer)
-    reply = read_reply(BARE_TEXT, lambda text: parse(text, "<|im_start|>assistant\n", kit.tools))
-    assert reply.calls == (Call("excel__read", {"sheet": "12", "rows": 3}),)
-
-
-def test_a_model_of_its_own_brings_its_own_parser(kit: Any) -> None:
-    tokenizer = kit.make_tokenizer(["text"])
-    fields = {"tool_calls": {"open": "[", "close": "]", "repeats": True, "content": "json"}}
-    fields["tool_calls"]["transform"] = {"type": "function", "function": "{content}"}
-    tokenizer.response_template = {"defaults": {"role": "assistant"}, "start_anchor": "A:", "fields": fields}
-    parse = reply_parser(tokenizer)
-    reply = read_reply('[{"name": "x", "arguments": {}}]', lambda text: parse(text, "A:", kit.tools))
-    assert reply.calls == (Call("x", {}),)
-
-
-def test_words_before_a_call_and_thoughts_do_not_hide_it(kit: Any) -> None:
-    tokenizer = kit.make_tokenizer(["text"])
-    parse = reply_parser(tokenizer)
-    text = "<think>\nread it\n</think>\n\nOf course.\n" + CALL_TEXT
-    assert len(read_reply(text, lambda t: parse(t, "<|im_start|>assistant\n", kit.tools)).calls) == 1
-
-
-def test_openai_messages_tie_results_to_calls(kit: Any) -> None:
-    turn = {"role": "assistant", "content": "", "tool_calls": [kit.call("a", n=1), kit.call("b")]}
-    results = [{"role": "tool", "name": name, "content": name} for name in "ab"]
-    user, assistant, first, second = openai_messages([{"role": "user", "content": "go"}, turn, *results])
-    assert user == {"role": "user", "content": "go"}
-    assert [c["function"]["arguments"] for c in assistant["tool_calls"]] == ['{"n": 1}', "{}"]
-    assert [first["tool_call_id"], second["tool_call_id"]] == [c["id"] for c in assistant["tool_calls"]]
-    assert first["content"] == "a"
-
-
-class Server(BaseHTTPRequestHandler):
-    """Answers like an OpenAI-compatible server, by what the user says."""
-
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        said = body["messages"][-1]["content"]
-        assert body["temperature"] == 0
-        assert self.path == "/v1/chat/completions"
-        arguments = '{"sheet": "A"' + ("}" if said == "good" else "")
-        calls = [
-            {
-                "id": "1",
-                "type": "function",
-                "function": {"name": body["tools"][1]["function"]["name"], "arguments": arguments},
-            }
-        ]
-        message = {
-            "role": "assistant",
-            "content": None if said != "words" else "Hm.",
-            "tool_calls": calls if said != "words" else None,
-        }
-        choice = {"index": 0, "finish_reason": "length" if said == "broken" else "stop", "message": message}
-        status = 400 if said == "refused" else 200
-        answer = {"id": "x", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice]}
-        payload = json.dumps(answer if status == 200 else {"error": {"message": "no such model"}}).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(payload)))
-        self.end_headers()
-        self.wfile.write(payload)
-
-    def log_message(self, format: str, *args: Any) -> None:
-        pass
-
-
-@pytest.fixture
-def endpoint() -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Server)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}/v1#m"
-    server.shutdown()
-    server.server_close()
-
-
-def said(text: str) -> Prompt:
-    return Prompt(
-        [{"role": "user", "content": text}],
-        [{"type": "function", "function": {"name": name}} for name in ("time__convert", "excel__read")],
-    )
-
-
-def test_an_endpoint_answers_in_order_and_bad_replies_are_kept(endpoint: str) -> None:
-    pytest.importorskip("openai")
-    policy = load_policy(endpoint)
-    assert isinstance(policy, EndpointPolicy)
-    good, broken, words = policy.reply([said("good"), said("broken"), said("words")])
-    assert good.calls == (Call("excel__read", {"sheet": "A"}),)
-    assert broken.problem.startswith("unreadable")
-    assert broken.truncated
-    assert (words.problem, words.text) == (NO_CALL, "Hm.")
-
-
-def test_a_server_that_fails_stops_the_evaluation(endpoint: str) -> None:
-    pytest.importorskip("openai")
-    with pytest.raises(UserError, match=r"server failed: .*no such model"):
-        load_policy(endpoint).reply([said("good"), said("refused")])
