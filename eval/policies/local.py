@@ -1,7 +1,7 @@
 """A model on this machine, from a folder, an adapter's folder or the Hub."""
 
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +14,13 @@ from eval.replies.templates import fit
 from synthesis.errors import UserError
 from synthesis.records import Json
 
-FIRST_ROUND = 64
-"""New tokens after which the replies that have ended leave their batch; the rest go on among themselves."""
-
 
 class LocalPolicy:
     """Greedy decoding with Transformers: float32 on a CPU, bfloat16 on a GPU.
 
     Args:
         path_or_id: a model folder, a Hub id, or a PEFT adapter folder (its base is the one that it names).
-        batch_size: prompts in one call of `generate`, padded on the left and sorted by length.
+        batch_size: prompts decoded together.
         max_new_tokens: length at which a reply is cut off.
 
     Raises:
@@ -35,9 +32,6 @@ class LocalPolicy:
         self.batch_size = batch_size
         self.max_new_tokens = max_new_tokens
         self.model, self.tokenizer = _load(self.name)
-        self.tokenizer.padding_side = "left"
-        # A growing cache is copied at every token: a third of the time on a CPU. On a GPU a static one means compiling.
-        self.cache = "static" if self.model.device.type == "cpu" else None
         self.stop = _stop_tokens(self.model, self.tokenizer)
         self.parse = reply_parser(self.tokenizer)
         self.parallel = takes_parallel_calls(self.tokenizer)
@@ -51,6 +45,8 @@ class LocalPolicy:
 
     def reply(self, prompts: Sequence[Prompt], progress: Progress = no_progress) -> list[Reply]:
         """Answer the prompts, longest first; a prompt that doesn't fit the model's context gets a `problem`."""
+        from eval.policies.decoding import decode
+
         texts = [self.render(prompt) for prompt in prompts]
         tokens: list[list[int]] = self.tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
         context = getattr(self.model.config, "max_position_embeddings", None)
@@ -61,32 +57,21 @@ class LocalPolicy:
             if len(ids) > room
         }
         progress(len(replies))
-        said: dict[int, list[int]] = {i: [] for i in range(len(tokens)) if i not in replies}
-        for limit in sorted({min(FIRST_ROUND, self.max_new_tokens), self.max_new_tokens}):
-            open_ends = sorted((i for i in said if i not in replies), key=lambda i: -len(tokens[i]))
-            for batch in _batches(open_ends, self.batch_size):
-                more = self._generate([tokens[i] + said[i] for i in batch], limit - len(said[batch[0]]))
-                for i, new in zip(batch, more, strict=True):
-                    said[i] += new
-                    truncated = said[i][-1] not in self.stop
-                    if not truncated or limit == self.max_new_tokens:
-                        text = str(self.tokenizer.decode(said[i], skip_special_tokens=False))
-                        replies[i] = read_reply(text, _bound(self.parse, texts[i], prompts[i].tools), truncated)
-                progress(sum(i in replies for i in batch))
+        asked = [i for i in range(len(tokens)) if i not in replies]
+        told = decode(
+            self.model,
+            [tokens[i] for i in asked],
+            self.stop,
+            self.tokenizer.pad_token_id,
+            self.max_new_tokens,
+            self.batch_size,
+        )
+        for at, said in told:
+            i = asked[at]
+            text = str(self.tokenizer.decode(said, skip_special_tokens=False))
+            replies[i] = read_reply(text, _bound(self.parse, texts[i], prompts[i].tools), said[-1] not in self.stop)
+            progress(1)
         return [replies[i] for i in range(len(prompts))]
-
-    def _generate(self, batch: list[list[int]], count: int) -> list[list[int]]:
-        """At most `count` further tokens of each row, up to and with the stop token."""
-        import torch
-
-        padded = self.tokenizer.pad({"input_ids": batch}, return_tensors="pt").to(self.model.device)
-        with torch.inference_mode():
-            output = self.model.generate(**padded, max_new_tokens=count, cache_implementation=self.cache)
-        return [self._up_to_stop(row) for row in output[:, padded["input_ids"].shape[1] :].tolist()]
-
-    def _up_to_stop(self, ids: list[int]) -> list[int]:
-        end = next((i for i, token in enumerate(ids) if token in self.stop), None)
-        return ids if end is None else ids[: end + 1]
 
 
 def _load(name: str) -> tuple[Any, Any]:
@@ -133,7 +118,3 @@ def _stop_tokens(model: Any, tokenizer: Any) -> set[int]:
 
 def _bound(parse: Parser, prompt: str, tools: list[dict[str, Json]]) -> Callable[[str], Mapping[str, Json]]:
     return lambda text: parse(text, prompt, tools)
-
-
-def _batches(items: Sequence[int], size: int) -> Iterator[Sequence[int]]:
-    return (items[start : start + size] for start in range(0, len(items), size))

@@ -34,21 +34,6 @@ def test_a_model_that_knows_the_answers_gives_them_in_any_batch(
     assert sum(seen) == len(prompts)
 
 
-def test_long_replies_go_on_among_themselves_and_say_the_same(
-    drilled_model: Path, prompts: list[Prompt], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    policy = LocalPolicy(drilled_model, 4, 96)
-    whole = policy.reply(prompts)
-    shortest = min(len(policy.tokenizer(reply.text)["input_ids"]) for reply in whole)
-    monkeypatch.setattr("eval.policies.local.FIRST_ROUND", shortest)
-    rounds: list[int] = []
-    generate = policy._generate
-    monkeypatch.setattr(policy, "_generate", lambda rows, count: rounds.append(len(rows)) or generate(rows, count))
-    assert policy.reply(prompts) == whole
-    assert len(rounds) == 2
-    assert 0 < rounds[1] < rounds[0] == len(prompts)
-
-
 def test_an_untrained_model_is_answered_for_and_never_dropped(raw_model: Path, prompts: list[Prompt]) -> None:
     replies = LocalPolicy(raw_model, 2, 8).reply(prompts)
     assert len(replies) == len(prompts)
