@@ -29,7 +29,7 @@ setup: .venv/ready
 	$(PYTHON) -c 'import sys; sys.exit("rise-train needs Python 3.11 or newer, set PYTHON=...") if sys.version_info < (3, 11) else None'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt uv torch
-	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt --editable '.[dev,llm,embeddings]'
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -c constraints.txt --editable '.[dev,llm,embeddings]'
 	touch $@
 
 servers: .servers/mcp2/ready .servers/mcp1/ready

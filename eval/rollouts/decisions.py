@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from eval.policies.base import Policy, Progress, Prompt, load_policy
+from eval.policies.base import Policy, Progress, Prompt
+from eval.policies.load import load_policy
 from eval.replies.calls import Call, Reply, Toolbox, calls_of
 from eval.replies.linear import linear_row
 from eval.scores.causes import missed, tally
@@ -146,7 +147,7 @@ def evaluate(
         {"model", "dataset", "split", "n_tasks", "metrics", "problems", "by_pattern", "by_difficulty", "causes",
         "tasks", "seconds", ...}; an entry of "tasks" holds the request, and for each turn the gold and predicted calls,
         the reply, its problem and the missed parameters, and in "counts" what `eval.scores.metrics.rates` and
-        `eval.scores.stats.compare` need.
+        `eval.scores.compare.compare` need.
 
     Raises:
         UserError: a model or dataset that can't be loaded.

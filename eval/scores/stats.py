@@ -1,27 +1,24 @@
-"""Intervals for every rate, and a paired test for every comparison of arms.
+"""Intervals of rates and of paired differences, exact tests, and the correction for many of them.
 
-Arms answer the same tasks, so differences are tested in pairs; calls and critical parameters of one task stand or
-fall together, so whole tasks are resampled (a cluster bootstrap), never single calls. Where an arm was trained with
-several seeds, they are resampled too: an interval then says what another seed and other tasks could have given. A few
-seeds show only a part of their own spread (two thirds of the variance, for three), so such intervals are still narrow.
+Calls and critical parameters of one task stand or fall together, so whole tasks are resampled (a cluster bootstrap),
+never single calls. Where an arm was trained with several seeds, they are resampled too: an interval then says what
+another seed and other tasks could have given. A few seeds show only a part of their own spread (two thirds of the
+variance, for three), so such intervals are still narrow.
 """
 
 import math
-from collections.abc import Mapping, Sequence
-from itertools import combinations
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
 
-from synthesis.errors import UserError
 from synthesis.seeds import seeded
 
 CONFIDENCE = 0.95
 RESAMPLES = 2_000
 TINY = 1e-12
-FLIPS = 10_000
-"""More than for intervals: the smallest p that they can give is 1/(FLIPS+1), and Holm multiplies it."""
+"""Spread below which an interval of resampled values counts as one of no width."""
 
 Array = NDArray[np.float64]
 
@@ -30,11 +27,10 @@ def wilson(successes: int, n: int, confidence: float = CONFIDENCE) -> tuple[floa
     """Wilson's score interval for a proportion; (0, 1) when there is nothing to go by."""
     if n == 0:
         return 0.0, 1.0
-    z = _quantile(confidence)
-    share, spread = successes / n, z * z / n
-    centre = (share + spread / 2) / (1 + spread)
-    half = z / (1 + spread) * math.sqrt(share * (1 - share) / n + spread / (4 * n))
-    return (0.0 if successes == 0 else centre - half), (1.0 if successes == n else centre + half)
+    from scipy.stats import binomtest
+
+    interval = binomtest(successes, n).proportion_ci(confidence, method="wilson")
+    return float(interval.low), float(interval.high)
 
 
 def resample(runs: Array, resamples: int, seed: int) -> Array:
@@ -69,8 +65,8 @@ def ratio_interval(counts: Array, seed: int, confidence: float = CONFIDENCE) -> 
     hits, total = counts.reshape(-1, 2).sum(axis=0)
     if total == 0:
         return 0.0, 1.0
-    rates = _ratios(resample(counts, RESAMPLES, seed))
-    low, high = _percentiles(rates, confidence)
+    rates = ratios(resample(counts, RESAMPLES, seed))
+    low, high = percentiles(rates, confidence)
     if high - low < TINY:
         return wilson(round(hits), round(total), confidence)
     return min(low, hits / total), max(high, hits / total)
@@ -92,7 +88,7 @@ def paired_interval(only_a: int, only_b: int, n: int, confidence: float = CONFID
     arms never disagree.
     """
     a, b = (only_a + 1) / (n + 2), (only_b + 1) / (n + 2)
-    half = _quantile(confidence) * math.sqrt((a + b - (a - b) ** 2) / (n + 2))
+    half = NormalDist().inv_cdf((1 + confidence) / 2) * math.sqrt((a + b - (a - b) ** 2) / (n + 2))
     return max(-1.0, a - b - half), min(1.0, a - b + half)
 
 
@@ -106,123 +102,12 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return corrected
 
 
-def compare(
-    results: Mapping[str, Sequence[Mapping[str, Any]]],
-    pairs: Sequence[tuple[str, str]] | None = None,
-    seed: int = 0,
-    alpha: float = 1 - CONFIDENCE,
-) -> list[dict[str, Any]]:
-    """Test arm against arm on every metric, paired by task, with Holm's correction over all that is tested.
-
-    Args:
-        results: for each arm its results of `rollouts.decisions.evaluate`, one a seed; an untrained arm may have one.
-        pairs: which (a, b) to test; every two arms by default, the later named one as `a`.
-
-    Returns:
-        One entry a test: metric, a, b, difference (a minus b), low, high, p, p_holm, verdict on `a` ("better", "worse"
-        or "no difference"), n. Task-level metrics of one seed get McNemar's exact test; rates of calls and parameters,
-        and whatever is pooled over seeds, a randomisation test that swaps the arms' answers by whole tasks, with a
-        paired cluster bootstrap for the interval. (A bootstrap's own p is too small where few tasks differ: 8 to 0
-        gives 0.0004 in place of 0.008.) With several seeds that p speaks of these very trainings, so a verdict asks for
-        an interval without 0 as well.
-
-    Raises:
-        UserError: the arms were evaluated on different tasks, or with different numbers of seeds.
-    """
-    from eval.scores.metrics import METRICS, table
-
-    tables = {arm: table([task for result in runs for task in result["tasks"]]) for arm, runs in results.items()}
-    _same_tasks({arm: t.ids for arm, t in tables.items()})
-    chosen = [(b, a) for a, b in combinations(results, 2)] if pairs is None else list(pairs)
-    tests = []
-    for a, b in chosen:
-        both = _aligned(tables[a].runs, tables[b].runs)
-        once = both.shape[0] == 1
-        left, right = np.split(both.mean(axis=0), 2, axis=1)
-        drawn = np.split(resample(both, RESAMPLES, seed), 2, axis=1)
-        swapped = _swapped(left, right, seed)
-        for metric in METRICS:
-            columns = tables[a].columns(metric)
-            observed = _Pair(left[:, columns], right[:, columns])
-            if once and metric.per_task:
-                outcome = _mcnemar_test(observed)
-            else:
-                sums = [_Pair(x[:, columns], y[:, columns]) for x, y in (drawn, swapped)]
-                outcome = _randomisation_test(observed, *sums)
-            n = round(min(tables[arm].counts[:, columns[1]].sum() for arm in (a, b)))
-            excludes = once or outcome["low"] > 0 or outcome["high"] < 0
-            tests.append({"metric": metric.name, "a": a, "b": b, **outcome, "n": n, "certain": excludes})
-    for test, corrected in zip(tests, holm([t["p"] for t in tests]), strict=True):
-        sign = "better" if test["difference"] > 0 else "worse"
-        certain = test.pop("certain") and corrected < alpha
-        test |= {"p_holm": corrected, "verdict": sign if certain else "no difference"}
-    return tests
-
-
-def _aligned(a: Array, b: Array) -> Array:
-    """Runs of two arms side by side, [seeds, tasks, 2 * columns], seed by seed; a single run stands beside all."""
-    seeds = max(len(a), len(b))
-    if {len(a), len(b)} - {1, seeds}:
-        raise UserError(f"two arms have {len(a)} and {len(b)} seeds; expected as many, or one for an untrained arm")
-    return np.concatenate([np.broadcast_to(runs, (seeds, *runs.shape[1:])) for runs in (a, b)], axis=2)
-
-
-class _Pair(NamedTuple):
-    """Hits and totals, [rows, 2], of two arms: rows are tasks, or sums over resampled tasks."""
-
-    a: Array
-    b: Array
-
-    def differences(self) -> Array:
-        """Rate of a minus rate of b, row by row."""
-        return _ratios(self.a) - _ratios(self.b)
-
-
-def _swapped(a: Array, b: Array, seed: int) -> tuple[Array, Array]:
-    """Sums [FLIPS, columns] over tasks, with the two arms' answers swapped in a random half of the tasks."""
-    rng = np.random.default_rng(seeded(seed, "swap", len(a)).getrandbits(64))
-    chunks = range(0, FLIPS, 500)
-    moved = np.concatenate([rng.integers(0, 2, (500, len(a))).astype(np.float64) @ (b - a) for _ in chunks])
-    return a.sum(axis=0) + moved, b.sum(axis=0) - moved
-
-
-def _mcnemar_test(tasks: _Pair) -> dict[str, float]:
-    right, n = tasks.a[:, 0] - tasks.b[:, 0], len(tasks.a)
-    only_a, only_b = int((right > 0).sum()), int((right < 0).sum())
-    low, high = paired_interval(only_a, only_b, n)
-    return {"difference": (only_a - only_b) / n, "low": low, "high": high, "p": mcnemar(only_a, only_b)}
-
-
-def _randomisation_test(tasks: _Pair, drawn: _Pair, swapped: _Pair) -> dict[str, float]:
-    difference, n = float(_Pair(*(arm.sum(axis=0)[None] for arm in tasks)).differences()[0]), len(tasks.a)
-    low, high = _percentiles(drawn.differences(), CONFIDENCE)
-    if high - low < TINY:
-        low, high = paired_interval(round(max(difference, 0) * n), round(max(-difference, 0) * n), n)
-    extreme = int((np.abs(swapped.differences()) >= abs(difference) - TINY).sum())
-    p = (extreme + 1) / (len(swapped.a) + 1)
-    return {"difference": difference, "low": min(low, difference), "high": max(high, difference), "p": p}
-
-
-def _ratios(sums: Array) -> Array:
+def ratios(sums: Array) -> Array:
+    """Column 0 over column 1 of `sums` [rows, 2]; 0 where there is nothing to divide by."""
     return np.divide(sums[:, 0], sums[:, 1], out=np.zeros(len(sums)), where=sums[:, 1] > 0)
 
 
-def _percentiles(values: Array, confidence: float) -> tuple[float, float]:
+def percentiles(values: Array, confidence: float) -> tuple[float, float]:
+    """The bounds between which the middle `confidence` of the values lies."""
     low, high = np.quantile(values, [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(low), float(high)
-
-
-def _quantile(confidence: float) -> float:
-    from statistics import NormalDist
-
-    return NormalDist().inv_cdf((1 + confidence) / 2)
-
-
-def _same_tasks(arms: Mapping[str, list[str]]) -> None:
-    first, *others = arms
-    for arm in others:
-        if arms[arm] != arms[first]:
-            raise UserError(
-                f"arm {arm!r} and arm {first!r} were evaluated on different tasks ({len(arms[arm])} and "
-                f"{len(arms[first])} ids); evaluate both again on the same split and limit"
-            )

@@ -105,8 +105,8 @@ def _by_difficulty(results: Results) -> dict[str, Results]:
 
 def _scored(results: Results, config: AblationConfig) -> dict[str, Any]:
     """Metrics of every arm, and the tests of arms against each other."""
+    from eval.scores.compare import compare
     from eval.scores.metrics import rates
-    from eval.scores.stats import compare
 
     arms = {arm: {"metrics": rates([t for run in runs for t in run["tasks"]])} for arm, runs in results.items()}
     return {"arms": arms, "tests": compare(results, config.comparisons())}

@@ -1,6 +1,5 @@
 """The jobs of an ablation: what each is, what it needs, how its command reads, and when a finished one still holds."""
 
-import hashlib
 import json
 import os
 import shutil
@@ -13,6 +12,7 @@ import yaml
 from rise_train.ablation.arms import RAW, AblationConfig, Arm
 from rise_train.ablation.subprocesses import Job, Runner
 from rise_train.models.fingerprint import MANIFEST
+from rise_train.rows.file_hash import hash_files
 from synthesis.errors import UserError
 from synthesis.seeds import digest
 
@@ -295,10 +295,5 @@ def per_token(manifest: dict[str, Any]) -> int:
 
 
 def _folder_key(folder: Path, *suffixes: str) -> str:
-    """Hash of the relative names and the contents of a folder's files with these suffixes."""
-    total = hashlib.sha256()
-    for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.suffix in suffixes):
-        total.update(path.relative_to(folder).as_posix().encode() + b"\0")
-        with path.open("rb") as file:
-            total.update(hashlib.file_digest(file, "sha256").digest())
-    return total.hexdigest()[:16]
+    """Hash of a folder's files with these suffixes, at any depth."""
+    return hash_files(folder, (p for p in folder.rglob("*") if p.is_file() and p.suffix in suffixes))

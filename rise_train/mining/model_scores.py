@@ -5,7 +5,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from eval.policies.base import LocalPolicy, Prompt
+from eval.policies.base import Prompt
+from eval.policies.local import LocalPolicy
 from eval.replies.calls import Reply, Toolbox, calls_of
 from eval.replies.linear import takes_parallel_calls
 from eval.scores.metrics import score_task

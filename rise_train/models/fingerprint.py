@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from rise_train.models.loading import base_of, is_adapter
+from eval.policies.adapters import base_of, is_adapter
 from rise_train.models.precision import COARSE, EXACT, in_float32, is_scattered, weights_dtype
 from rise_train.rows.file_hash import hash_files
 from synthesis.json_file import write_json

@@ -4,23 +4,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+from eval.policies.adapters import base_of, is_adapter
 from eval.replies import templates
 from rise_train.rows.masking import use_training_template
 from synthesis.errors import UserError
 
 Row = dict[str, Any]
-
-
-def is_adapter(path: str) -> bool:
-    """Whether `path` is a PEFT adapter folder."""
-    return (Path(path) / "adapter_config.json").is_file()
-
-
-def base_of(path: str) -> str:
-    """The base model of an adapter folder, or `path` itself for a full model."""
-    if not is_adapter(path):
-        return path
-    return str(json.loads((Path(path) / "adapter_config.json").read_text())["base_model_name_or_path"])
 
 
 def load_tokenizer(model_args: Any, training_args: Any) -> Any:

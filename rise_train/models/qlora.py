@@ -6,7 +6,7 @@ bitsandbytes stops handing gradients on once a model was evaluated.
 
 from typing import Any, Literal
 
-from rise_train.models.loading import is_adapter
+from eval.policies.adapters import is_adapter
 from synthesis.errors import UserError
 
 

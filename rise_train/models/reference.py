@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from eval.policies.adapters import base_of, is_adapter
 from rise_train.models.fingerprint import (
     MANIFEST,
     Scores,
@@ -25,7 +26,7 @@ from rise_train.models.fingerprint import (
     widest_gap,
     write_probe,
 )  # fmt: skip
-from rise_train.models.loading import base_of, is_adapter, is_no_model
+from rise_train.models.loading import is_no_model
 from rise_train.models.qlora import spread_by
 from synthesis.errors import UserError
 from synthesis.json_file import write_json

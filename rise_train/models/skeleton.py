@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rise_train.models.loading import base_of, is_adapter, require_model
+from eval.policies.adapters import base_of, is_adapter
+from rise_train.models.loading import require_model
 from synthesis.errors import UserError
 
 BACKBONES = Path(__file__).with_name("backbones.yaml")

@@ -69,7 +69,7 @@ def unshared(model_args: Any, training_args: Any) -> str:
     """Why a recipe with `shared_prefix` trains row by row after all; an empty string where it does not."""
     from transformers import AutoConfig
 
-    from rise_train.models.loading import base_of
+    from eval.policies.adapters import base_of
 
     if training_args.label_smoothing_factor:
         return "label_smoothing_factor needs the logits of whole rows"

@@ -18,7 +18,7 @@ NEAR = 64
 
 def reader_of(tokenizer: Any) -> Reader | None:
     """How evaluation reads this tokenizer's replies; None where the tokenizer does not say it itself."""
-    from eval.policies.base import reply_parser
+    from eval.replies.parsing import reply_parser
 
     return reply_parser(tokenizer) if tokenizer.response_template is not None else None
 

@@ -96,7 +96,7 @@ def survey(stage: Stage, data_args: Any, training_args: Any, model_args: Any) ->
 
 def _shared(report: CheckReport, training_args: Any, model_args: Any) -> int:
     """Tokens of an epoch of SFT whose batches share what their rows begin with."""
-    from rise_train.models.loading import base_of
+    from eval.policies.adapters import base_of
     from rise_train.models.skeleton import read_config
     from rise_train.packing.shared_prefix import SharedPrefixCollator, batched, survey_batches, unshared
     from rise_train.rows.batches import arrange, table

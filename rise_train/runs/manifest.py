@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from eval.policies.adapters import base_of, is_adapter
 from rise_train.models.fingerprint import MANIFEST, ProbeRow, hash_model, take_probe, write_probe
-from rise_train.models.loading import base_of, is_adapter
 from rise_train.rows.reading import hash_data
 from rise_train.runs.recipe import identity, settings
 from synthesis.errors import UserError

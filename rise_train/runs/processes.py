@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from rise_train.models.loading import base_of
+from eval.policies.adapters import base_of
 from rise_train.models.skeleton import read_config
 from rise_train.runs.yaml_file import read_mapping
 from synthesis.errors import UserError

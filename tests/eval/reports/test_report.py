@@ -14,8 +14,8 @@ from eval.reports import shown_tasks as samples
 from eval.reports.charts import curve_chart, rate_chart
 from eval.reports.report import comparisons, find_test, headline, print_table, write_report
 from eval.scores.causes import CAUSES
+from eval.scores.compare import compare
 from eval.scores.metrics import METRICS, Counts, rates
-from eval.scores.stats import compare
 
 GOLD = [{"name": "excel__read", "arguments": {"sheet": "Orders", "rows": 3}}]
 CRITICAL = [{"call": 0, "parameter": "sheet", "value": "Orders"}]

@@ -9,7 +9,8 @@ import pytest
 from datasets import load_from_disk
 from handmade import write_dataset
 
-from eval.policies.base import LocalPolicy, Prompt
+from eval.policies.base import Prompt
+from eval.policies.local import LocalPolicy
 from eval.replies.calls import Call, Reply
 from rise_train.cli import main
 from rise_train.mining import hard_negatives as module

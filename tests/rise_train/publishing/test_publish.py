@@ -56,7 +56,8 @@ def test_a_model_is_copied_clean_and_proved(trained: Path, tiny_dataset: Path) -
 
 
 def _answers_as_its_examples(folder: Path, examples: list[dict[str, Any]]) -> None:
-    from eval.policies.base import LocalPolicy, Prompt
+    from eval.policies.base import Prompt
+    from eval.policies.local import LocalPolicy
 
     policy = LocalPolicy(folder, batch_size=1, max_new_tokens=96)
     replies = policy.reply([Prompt(example["messages"], example["tools"]) for example in examples])

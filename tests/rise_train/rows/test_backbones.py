@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from handmade import ROOT, calls, preference_rows, result, sft_row, trl_template
 
-from eval.policies.base import reply_parser
 from eval.replies import templates
 from eval.replies.calls import calls_of, read_reply
 from eval.replies.linear import takes_parallel_calls
+from eval.replies.parsing import reply_parser
 from rise_train.rows.check import check_preference, check_sft
 from rise_train.rows.masking import encode_conversation, render_ids, use_training_template
 from synthesis.errors import UserError

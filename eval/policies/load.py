@@ -1,0 +1,25 @@
+"""The policy that a name stands for."""
+
+from pathlib import Path
+
+from eval.policies.base import Policy
+from eval.policies.endpoint import EndpointPolicy
+from eval.policies.local import LocalPolicy
+from synthesis.errors import UserError
+
+
+def load_policy(model: str | Path, batch_size: int = 32, max_new_tokens: int = 256) -> Policy:
+    """The policy that `model` names: a folder, a Hub id, or `URL#MODEL` for an OpenAI-compatible server.
+
+    Raises:
+        UserError: no such folder or model, or a URL without a model name.
+    """
+    text = str(model)
+    if text.startswith(("http://", "https://")):
+        url, _, name = text.partition("#")
+        if not name:
+            raise UserError(
+                f"{text}: a server needs the model's name after a #, as in http://localhost:8000/v1#my-model"
+            )
+        return EndpointPolicy(url, name, max_new_tokens)
+    return LocalPolicy(text, batch_size, max_new_tokens)
