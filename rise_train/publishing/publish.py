@@ -79,15 +79,15 @@ def publish(
         else:
             copy_model(found, part, base_id)
         console.print(f"comparing {found.model.name} with its copy, loaded in a clean process", highlight=False)
-        examples = prove_same(found, part, trial_prompts(dataset or _dataset_of(found)))
+        proof = prove_same(found, part, trial_prompts(dataset or _dataset_of(found)))
         card = model_card(lineage, name=name or target.name, base_id=base_id, form=form)
-        _write_papers(part, found, lineage, card, examples)
+        _write_papers(part, found, lineage, card, proof.examples)
         _refuse_leaks(part, found, configs)
         shutil.rmtree(target, ignore_errors=True)
         part.replace(target)
     finally:
         shutil.rmtree(part, ignore_errors=True)
-    _show(target, len(examples), console)
+    _show(target, proof.line, console)
     _advise(found, console)
     if push and name:
         upload(target, name, private, console)
@@ -154,7 +154,7 @@ def _refuse_leaks(folder: Path, found: Source, servers: list[ServerConfig]) -> N
         raise UserError(f"{leaks[0].file}: holds {leaks[0].what}: {leaks[0].excerpt}; nothing was published")
 
 
-def _show(target: Path, trials: int, console: Console) -> None:
+def _show(target: Path, proved: str, console: Console) -> None:
     table = Table(title=f"{target}", title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0))
     table.add_column("file")
     table.add_column("size", justify="right")
@@ -162,9 +162,7 @@ def _show(target: Path, trials: int, console: Console) -> None:
         table.add_row(path.name, f"{path.stat().st_size / 1024:,.0f} kB")
     console.print(table, highlight=False)
     console.print(
-        f"loads in a clean process; {trials} of {trials} greedy replies equal the original's; no local path, no secret",
-        style="green",
-        highlight=False,
+        f"loads in a clean process; {proved}; no local path, no secret", style="green", highlight=False, soft_wrap=True
     )
 
 
