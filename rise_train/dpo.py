@@ -17,10 +17,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rise_train.models.reference import Loaded, Reference
+from rise_train.publishing.push_to_hub import pushing
 from rise_train.rows.check import CheckReport
 from synthesis.errors import UserError
 
 
+@pushing
 def main(data_args: Any, training_args: Any, model_args: Any) -> Path:
     """Check the pairs, prove the reference, train, and leave model and manifest; returns the manifest's path."""
     from rise_train.models.loading import load_tokenizer

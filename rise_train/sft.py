@@ -14,9 +14,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from rise_train.publishing.push_to_hub import pushing
 from synthesis.errors import UserError
 
 
+@pushing
 def main(data_args: Any, training_args: Any, model_args: Any) -> Path:
     """Check the data, train, and leave model, tokenizer and manifest in `output_dir`; returns the manifest's path."""
     from datasets import Dataset
