@@ -270,6 +270,7 @@ def publish(
     public: Annotated[bool, typer.Option("--public", help="With --push: make a new repository public.")] = False,
 ) -> None:
     """Write a folder that is ready for the Hub, and prove in a clean process that it loads and answers the same."""
+    from rise_train.publishing.hub import ask
     from rise_train.publishing.publish import publish as write
 
     write(
@@ -280,9 +281,8 @@ def publish(
         base_id=base_id,
         dataset=dataset,
         servers=servers,
-        push=push,
-        repo_id=repo_id,
-        private=not public,
+        name=repo_id,
+        push=ask(repo_id, private=not public) if push else None,
     )
 
 

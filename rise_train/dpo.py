@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rise_train.models.reference import Loaded, Reference
+from rise_train.publishing.push_to_hub import pushing
 from rise_train.rows.batches import arrange, pair_lengths, pair_table, table
 from rise_train.rows.check import CheckReport
 from synthesis.errors import UserError
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from rise_train.runs.manifest import Run
 
 
+@pushing
 def main(data_args: Any, training_args: Any, model_args: Any) -> Path:
     """Check the pairs, prove the reference, train, and leave model and manifest; returns the manifest's path."""
     from rise_train.models.fingerprint import MANIFEST

@@ -15,12 +15,14 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rise_train.publishing.push_to_hub import pushing
 from synthesis.errors import UserError
 
 if TYPE_CHECKING:
     from rise_train.runs.manifest import Run
 
 
+@pushing
 def main(data_args: Any, training_args: Any, model_args: Any) -> Path:
     """Check the data, train, and leave model, tokenizer and manifest in `output_dir`; returns the manifest's path."""
     from rise_train.models.fingerprint import MANIFEST

@@ -42,7 +42,7 @@ class Reference:
     """Which model is the reference, and where the policy starts."""
 
     name: str
-    """`sft_adapter`, `merged`, `base`, or the folder or Hub id of a model."""
+    """`sft_adapter`, `merged`, `base`, or `model` for one that is named by its folder or Hub id, whatever that is."""
     model: str
     """Folder or Hub id of the reference."""
     start: str
@@ -85,7 +85,7 @@ def choose(value: str | None, model_args: Any, training_args: Any) -> Reference:
         raise UserError(
             f"reference: base is the model under an adapter, and {start} is a full model; name the folder of the base"
         )
-    return Reference(value or start, value or start, start)
+    return Reference("model", value or start, start)
 
 
 def _choose_for_adapter(value: str | None, start: str, trains_adapter: bool, training_args: Any) -> Reference:
@@ -107,7 +107,7 @@ def _choose_for_adapter(value: str | None, start: str, trains_adapter: bool, tra
     if value in (None, "sft_adapter"):
         return Reference("sft_adapter", start, start)
     assert value is not None
-    return Reference(value, value, start)
+    return Reference("model", value, start)
 
 
 class Loaded(NamedTuple):

@@ -5,6 +5,7 @@ Among themselves they are plainly causal, which SDPA computes without a mask and
 Only the positions after the stem need mask rows, so the mask is (N - stem) x N instead of N x N.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -16,6 +17,10 @@ STEMMED = "sdpa_stemmed"
 """The name under which transformers knows `stemmed_sdpa`."""
 SERVED = {"full_attention", "sliding_attention"}
 """Kinds of layers that a tree mask can serve."""
+BLOCK = 128
+"""Queries and keys of a block of FlexAttention's mask."""
+CELLS = 1 << 22
+"""How many cells of a mask are looked at together while its blocks are sorted out."""
 
 
 def unserved(config: Any, attention: str) -> str:
@@ -68,11 +73,7 @@ def tree_mask(
         return inside & (positions[row, query] - positions[row, key] < window)
 
     if attention == "flex_attention":
-        from torch.nn.attention.flex_attention import create_block_mask
-
-        return create_block_mask(
-            lambda row, head, query, key: sees(row, query, key), rows, None, length, length, device=device
-        )
+        return _block_mask(sees, tree_end)
     first = stem_length(tree_end) if attention == STEMMED and window is None else 0
     index = torch.arange(length, device=device)
     row = torch.arange(rows, device=device)[:, None, None]
@@ -80,6 +81,41 @@ def tree_mask(
     if attention == "eager":
         return torch.zeros(mask.shape, dtype=dtype, device=device).masked_fill_(~mask, torch.finfo(dtype).min)
     return mask
+
+
+def _block_mask(sees: Callable[[Any, Any, Any], Any], tree_end: torch.Tensor) -> Any:
+    """The `BlockMask` of `sees` (row, query, key), of N / BLOCK squared blocks; never are there N x N cells.
+
+    PyTorch 2.13's own `create_block_mask` makes them all, at 10 bytes a cell, unless it is compiled for each length.
+    """
+    from torch.nn.attention.flex_attention import BlockMask
+
+    rows, length = tree_end.shape
+    device = tree_end.device
+    row, key = (torch.arange(n, device=device) for n in (rows, length))
+    strip = max(1, CELLS // (rows * length * BLOCK)) * BLOCK
+    counts = []
+    for first in range(0, length, strip):
+        query = torch.arange(first, min(first + strip, length), device=device)
+        cells = sees(row[:, None, None], query[None, :, None], key[None, None, :])
+        cells = torch.nn.functional.pad(cells, (0, -length % BLOCK, 0, -len(query) % BLOCK))
+        columns = cells.view(rows, -1, BLOCK, cells.shape[2]).sum(dim=2, dtype=torch.int32)
+        counts.append(columns.view(rows, columns.shape[1], -1, BLOCK).sum(dim=3))
+    seen = torch.cat(counts, dim=1)[:, None]  # shape (rows, 1, blocks of queries, blocks of keys)
+    whole = seen == BLOCK * BLOCK
+    return BlockMask.from_kv_blocks(
+        *_ordered((seen > 0) & ~whole),
+        *_ordered(whole),
+        BLOCK_SIZE=BLOCK,
+        mask_mod=lambda row, head, query, key: sees(row, query, key),
+        seq_lengths=(length, length),
+    )
+
+
+def _ordered(blocks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """How many blocks of each row of blocks are marked, and the indices of all, the marked ones first."""
+    order = blocks.int().argsort(dim=-1, descending=True, stable=True)
+    return blocks.sum(dim=-1, dtype=torch.int32), order.int()
 
 
 def masks(config: Any, dtype: torch.dtype, tree_end: torch.Tensor, positions: torch.Tensor) -> Any:

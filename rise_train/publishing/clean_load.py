@@ -1,70 +1,113 @@
-"""Load a published folder as a stranger would, and answer prompts greedily; run as a script in a process of its own.
+"""Load models as a stranger would, one after the other, and answer prompts; run as a script in a process of its own.
 
-    python -I clean_load.py FOLDER PROMPTS.json ANSWERS.json [BASE]
+    python -I clean_load.py QUESTIONS.json ANSWERS.json
 
-PROMPTS.json is a list of {"messages", "tools"}; ANSWERS.json becomes the list of `Answer`s. BASE stands in for the base
-that an adapter names, where that can't be fetched. Only Transformers and PEFT are imported: nothing of rise-train may
-be needed to use what rise-train publishes.
+QUESTIONS.json is {"models": [[FOLDER, BASE or null]], "prompts": [{"messages", "tools"}]}; BASE stands in for the base
+that an adapter names, where that can't be fetched. ANSWERS.json becomes a list with the `Answer`s of each model, and is
+written after each. Only Transformers and PEFT are imported: nothing of rise-train may be needed to use what rise-train
+publishes.
 """
 
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypedDict
 
 MAX_NEW_TOKENS = 96
+Named = tuple[str, str | None]
+"""A folder, and what stands in for the base that it names."""
 
 
 class Answer(TypedDict):
-    """A greedy reply: its token ids, and the sum of their log-probabilities."""
+    """What a model says to one prompt, and how likely it finds what the first of the models says."""
 
     ids: list[int]
-    log_prob: float
+    """Token ids of its greedy reply."""
+    log_probs: list[float]
+    """Log-probability of each token of the first model's reply."""
+    bare: list[float]
+    """The same without the adapter; empty where there is none."""
 
 
-def answer(folder: str, prompts: list[dict[str, Any]], base: str | None = None) -> list[Answer]:
-    """Greedy replies of the model or adapter in `folder`, float32 on the CPU, one prompt at a time."""
-    from transformers import AutoTokenizer
+def answers(models: list[Named], prompts: list[dict[str, Any]]) -> Iterator[list[Answer]]:
+    """The answers of each model; never more than one is in memory, in the type that its weights are saved in."""
+    place: Any = None
+    first: list[list[int]] | None = None
+    for folder, base in models:
+        model, tokenizer = _load(folder, base)
+        place = place or _room_for(model)  # one place for all: another rounds otherwise
+        model.to(place)
+        inputs = [_inputs(tokenizer, prompt).to(place) for prompt in prompts]
+        replies = [_greedy(model, asked) for asked in inputs]
+        first = first or replies
+        found = [
+            Answer(ids=ids, log_probs=_log_probs(model, asked, said), bare=_without_adapter(model, asked, said))
+            for ids, asked, said in zip(replies, inputs, first, strict=True)
+        ]
+        del model  # before the next is loaded
+        yield found
+
+
+def _load(folder: str, base: str | None) -> tuple[Any, Any]:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    model = _load(folder, base)
-    return [_reply(model, tokenizer, prompt) for prompt in prompts]
-
-
-def _load(folder: str, base: str | None) -> Any:
-    import torch
-    from transformers import AutoModelForCausalLM
-
     adapter = Path(folder) / "adapter_config.json"
     if not adapter.is_file():
-        return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+        return AutoModelForCausalLM.from_pretrained(folder, dtype="auto").eval(), tokenizer
     from peft import PeftModel
 
     base = base or json.loads(adapter.read_text())["base_model_name_or_path"]
-    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
-    return PeftModel.from_pretrained(model, folder).eval()
+    model = AutoModelForCausalLM.from_pretrained(base, dtype="auto")
+    return PeftModel.from_pretrained(model, folder).eval(), tokenizer
 
 
-def _reply(model: Any, tokenizer: Any, prompt: dict[str, Any]) -> Answer:
+def _room_for(model: Any) -> Any:
+    """The accelerator, where its free memory holds the weights and half as much again; else the CPU."""
     import torch
 
-    inputs = tokenizer.apply_chat_template(
+    weights = sum(weight.numel() * weight.element_size() for weight in model.parameters())
+    if torch.accelerator.is_available() and torch.accelerator.get_memory_info()[0] > 1.5 * weights:
+        return torch.accelerator.current_accelerator()
+    return torch.device("cpu")
+
+
+def _inputs(tokenizer: Any, prompt: dict[str, Any]) -> Any:
+    return tokenizer.apply_chat_template(
         prompt["messages"], tools=prompt["tools"], add_generation_prompt=True, return_tensors="pt", return_dict=True
     )
+
+
+def _greedy(model: Any, asked: Any) -> list[int]:
+    import torch
+
     with torch.inference_mode():
-        output = model.generate(
-            **inputs,
-            max_new_tokens=MAX_NEW_TOKENS,
-            do_sample=False,
-            return_dict_in_generate=True,
-            output_logits=True,
-        )
-    ids = output.sequences[0, inputs["input_ids"].shape[1] :]
-    scores = torch.cat(output.logits).log_softmax(-1).gather(-1, ids[:, None])
-    return Answer(ids=ids.tolist(), log_prob=float(scores.sum()))
+        output = model.generate(**asked, max_new_tokens=MAX_NEW_TOKENS, do_sample=False)
+    return list(output[0, asked["input_ids"].shape[1] :].tolist())
+
+
+def _log_probs(model: Any, asked: Any, said: list[int]) -> list[float]:
+    import torch
+
+    reply = torch.tensor([said], device=asked["input_ids"].device)
+    with torch.inference_mode():
+        ids = torch.cat([asked["input_ids"], reply], dim=1)
+        logits = model(input_ids=ids, use_cache=False, logits_to_keep=len(said) + 1).logits[0, :-1]
+    return list(logits.float().log_softmax(-1).gather(-1, reply[0, :, None])[:, 0].tolist())
+
+
+def _without_adapter(model: Any, asked: Any, said: list[int]) -> list[float]:
+    if not hasattr(model, "disable_adapter"):
+        return []
+    with model.disable_adapter():
+        return _log_probs(model, asked, said)
 
 
 if __name__ == "__main__":
-    source, prompts_file, answers_file, *stand_in = sys.argv[1:]
-    replies = answer(source, json.loads(Path(prompts_file).read_text()), *stand_in)
-    Path(answers_file).write_text(json.dumps(replies))
+    questions_file, answers_file = map(Path, sys.argv[1:])
+    questions = json.loads(questions_file.read_text())
+    done = []
+    for found in answers(questions["models"], questions["prompts"]):
+        done.append(found)
+        answers_file.write_text(json.dumps(done))

@@ -1,7 +1,8 @@
 """The upload to the Hub: what is asked before anything is done, and each way to fail as one sentence."""
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich.console import Console
 
@@ -19,8 +20,32 @@ MODEL_FILES = [
 on top of it, and so be applied twice."""
 
 
-def require_repo(repo_id: str | None) -> str:
-    """`repo_id`, when an upload to it may be tried.
+class Words(NamedTuple):
+    """What the user writes to ask for an upload, as messages name it."""
+
+    push: str
+    name: str
+    public: str
+
+
+COMMAND = Words("--push", "--repo-id", "--public")
+RECIPE = Words("push_to_hub", "hub_model_id", "hub_private_repo: false")
+
+
+@dataclass(frozen=True)
+class Push:
+    """An upload that was asked for: where to, and as whom."""
+
+    repo_id: str
+    private: bool = True
+    """Of a new repository; into one that is public already nothing is sent then."""
+    token: str | None = None
+    """By default the one of `hf auth login`, or HF_TOKEN."""
+    words: Words = COMMAND
+
+
+def ask(repo_id: str | None, private: bool = True, token: str | None = None, words: Words = COMMAND) -> Push:
+    """A `Push` that may be tried.
 
     Raises:
         UserError: no name, one that the Hub does not allow, or no token.
@@ -30,22 +55,20 @@ def require_repo(repo_id: str | None) -> str:
     from huggingface_hub.utils._validators import validate_repo_id
 
     if repo_id is None:
-        raise UserError("--push: give --repo-id NAME/MODEL, the repository to upload to")
+        raise UserError(f"{words.push}: give {words.name} NAME/MODEL, the repository to upload to")
     try:
         validate_repo_id(repo_id)
     except HFValidationError as error:
-        raise UserError(f"--repo-id: {_line(error)}") from None
+        raise UserError(f"{words.name}: {_line(error)}") from None
     if "/" not in repo_id:
-        raise UserError(f"--repo-id: expected NAME/MODEL, found {repo_id!r}")
-    if not get_token():
-        raise UserError("--push: there is no token for the Hub; run `hf auth login`, or set HF_TOKEN")
-    return repo_id
+        raise UserError(f"{words.name}: expected NAME/MODEL, found {repo_id!r}")
+    if not (token or get_token()):
+        raise UserError(f"{words.push}: there is no token for the Hub; run `hf auth login`, or set HF_TOKEN")
+    return Push(repo_id, private, token, words)
 
 
-def upload(folder: Path, repo_id: str, private: bool, console: Console) -> None:
-    """Make the repository hold what `folder` holds, in one commit; the token is the one of `hf auth login` or HF_TOKEN.
-
-    A new repository is private if `private`. One that exists keeps its other files, such as a licence.
+def upload(folder: Path, push: Push, console: Console) -> None:
+    """Make the repository hold what `folder` holds, in one commit; one that exists keeps its other files, as a licence.
 
     Raises:
         UserError: the Hub refused, the repository is public where a private one was asked for, or the connection broke.
@@ -54,35 +77,35 @@ def upload(folder: Path, repo_id: str, private: bool, console: Console) -> None:
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
-    api = HfApi()
+    api, asked, repo_id = HfApi(token=push.token), push.words.push, push.repo_id
     try:
-        _open_repo(api, repo_id, private)
+        _open_repo(api, push)
         commit = api.upload_folder(
             repo_id=repo_id, folder_path=folder, commit_message="rise publish", delete_patterns=MODEL_FILES
         )
     except UserError:
         raise
     except HfHubHTTPError as error:
-        raise UserError(f"--push: {repo_id}: {_refusal(error)}") from error
+        raise UserError(f"{asked}: {repo_id}: {_refusal(error)}") from error
     except OfflineModeIsEnabled as error:
-        raise UserError("--push: HF_HUB_OFFLINE is set, so nothing can be uploaded") from error
+        raise UserError(f"{asked}: HF_HUB_OFFLINE is set, so nothing can be uploaded") from error
     except ValueError as error:  # the card's header, or one large file
-        raise UserError(f"--push: {repo_id}: the Hub refused: {_line(error)}") from error
+        raise UserError(f"{asked}: {repo_id}: the Hub refused: {_line(error)}") from error
     except (HTTPError, OSError, RuntimeError) as error:  # the threads that send by git-lfs raise RuntimeError
         raise UserError(
-            f"--push: {repo_id}: the connection to {api.endpoint} failed ({_line(error.__cause__ or error)}); the "
+            f"{asked}: {repo_id}: the connection to {api.endpoint} failed ({_line(error.__cause__ or error)}); the "
             "folder is whole, and the same command goes on"
         ) from error
     console.print(f"uploaded: {commit.commit_url}", style="green", highlight=False, soft_wrap=True)
 
 
-def _open_repo(api: Any, repo_id: str, private: bool) -> None:
+def _open_repo(api: Any, push: Push) -> None:
     """Create the repository, or make sure that the one of that name is a model, and as private as was asked for."""
-    url = api.create_repo(repo_id, private=private, exist_ok=True)
+    url, words = api.create_repo(push.repo_id, private=push.private, exist_ok=True), push.words
     if url.repo_type != "model":
-        raise UserError(f"--repo-id: {repo_id} is a {url.repo_type} on the Hub already; choose another name")
-    if private and not api.model_info(repo_id).private:
-        raise UserError(f"--push: {repo_id} exists and is public; --public says that this is meant")
+        raise UserError(f"{words.name}: {push.repo_id} is a {url.repo_type} on the Hub already; choose another name")
+    if push.private and not api.model_info(push.repo_id).private:
+        raise UserError(f"{words.push}: {push.repo_id} exists and is public; {words.public} says that this is meant")
 
 
 def _refusal(error: Any) -> str:

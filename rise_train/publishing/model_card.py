@@ -183,7 +183,8 @@ def _reference(manifest: dict[str, Json]) -> str:
     """Which model was the reference; before the recipe could say it, it was the one that training started from."""
     default = {"name": "the model that this stage started from", "model": manifest.get("parent", "not recorded")}
     chosen = manifest.get("reference", default)
-    return f"`{chosen['model']}`" if chosen["name"] == chosen["model"] else f"{chosen['name']}, `{chosen['model']}`"
+    named = chosen["name"] in ("model", chosen["model"])
+    return f"`{chosen['model']}`" if named else f"{chosen['name']}, `{chosen['model']}`"
 
 
 def _rows(data: dict[str, Json]) -> str:

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,13 +76,12 @@ def copy_model(found: Source, target: Path, base_id: str | None) -> None:
 def merge_model(found: Source, target: Path) -> None:
     """Write the adapter merged into its base as one model, in the base's own float type.
 
-    The sum is made in float32 and rounded once. Of a base that was quantised in training the weights as they are
-    published are taken.
+    Each layer's sum is made in float32 and rounded once, so that beside the model only one layer is held in float32. Of
+    a base that was quantised in training the weights as they are published are taken.
 
     Raises:
         UserError: a full model, an adapter other than LoRA, or one that does not fit its base.
     """
-    import torch
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
@@ -91,9 +91,7 @@ def merge_model(found: Source, target: Path) -> None:
         raise UserError(f"--merged: {found.model} is {found.adapter['peft_type']}; only LoRA adapters can be merged")
     try:
         base = AutoModelForCausalLM.from_pretrained(found.base, dtype="auto")
-        dtype = base.dtype
-        model = PeftModel.from_pretrained(base.to(torch.float32), str(found.model))
-        merged = model.merge_and_unload(safe_merge=True).to(dtype)
+        merged = _merged(PeftModel.from_pretrained(base, str(found.model)))
     except (OSError, ValueError, RuntimeError) as error:
         raise UserError(
             f"--merged: {found.model} does not merge into {found.base}: {' '.join(str(error).split())[:300]}"
@@ -101,6 +99,22 @@ def merge_model(found: Source, target: Path) -> None:
     merged.save_pretrained(target)
     _copy_tokenizer(found.model, target)
     _clean(target, None)
+
+
+def _merged(model: Any) -> Any:
+    """The base of a PeftModel with its adapter added, layer by layer."""
+    import torch
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    for module in [found for found in model.modules() if isinstance(found, BaseTunerLayer)]:
+        layer = module.get_base_layer()
+        dtype = next(layer.parameters()).dtype
+        layer.to(torch.float32)
+        module.merge(safe_merge=True)
+        layer.to(dtype)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="All adapters are already merged")
+        return model.merge_and_unload()
 
 
 def _copy(source: Path, target: Path, kept: re.Pattern[str]) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from rise_train.publishing.hub import require_repo, upload
+from rise_train.publishing.hub import Push, upload
 from rise_train.publishing.leaks import find_leaks, portable
 from rise_train.publishing.model_card import Form, Lineage, model_card
 from rise_train.publishing.model_files import Source, copy_model, find_source, merge_model
@@ -36,9 +36,8 @@ def publish(
     base_id: str | None = None,
     dataset: Path | None = None,
     servers: Path | None = None,
-    push: bool = False,
-    repo_id: str | None = None,
-    private: bool = True,
+    name: str | None = None,
+    push: Push | None = None,
     console: Console | None = None,
 ) -> Path:
     """Write the folder, check it, and upload it if asked to.
@@ -53,7 +52,8 @@ def publish(
             local folder needs it.
         dataset: folder whose test prompts try the copy; by default the run's.
         servers: the servers file that the data was made with; none of its secrets may stand in the folder.
-        push: upload to `repo_id` (a new repository is private if `private`).
+        name: what the card calls the model; by default the repository's name, or the folder's.
+        push: where to upload it; without one nothing leaves this machine.
 
     Returns:
         The folder.
@@ -62,7 +62,6 @@ def publish(
         UserError: nothing to publish there, a base that others can't load, a leak, different replies, a failed upload.
     """
     console = console or Console(stderr=True)
-    name = require_repo(repo_id) if push else repo_id
     configs = load_servers(servers).servers if servers else []
     found = find_source(source, arm)
     form: Form = "full" if found.base is None else "merged" if merged else "adapter"
@@ -79,18 +78,19 @@ def publish(
         else:
             copy_model(found, part, base_id)
         console.print(f"comparing {found.model.name} with its copy, loaded in a clean process", highlight=False)
-        examples = prove_same(found, part, trial_prompts(dataset or _dataset_of(found)))
-        card = model_card(lineage, name=name or target.name, base_id=base_id, form=form)
-        _write_papers(part, found, lineage, card, examples)
+        proof = prove_same(found, part, trial_prompts(dataset or _dataset_of(found)))
+        title = name or (push.repo_id if push else target.name)
+        card = model_card(lineage, name=title, base_id=base_id, form=form)
+        _write_papers(part, found, lineage, card, proof.examples)
         _refuse_leaks(part, found, configs)
         shutil.rmtree(target, ignore_errors=True)
         part.replace(target)
     finally:
         shutil.rmtree(part, ignore_errors=True)
-    _show(target, len(examples), console)
+    _show(target, proof.line, console)
     _advise(found, console)
-    if push and name:
-        upload(target, name, private, console)
+    if push:
+        upload(target, push, console)
     else:
         console.print("nothing was uploaded; --push --repo-id NAME/MODEL does that", style="dim", highlight=False)
     return target
@@ -114,13 +114,18 @@ def _public_base(found: Source, lineage: Lineage, base_id: str | None, merged: b
     base = found.base or lineage.base
     if base_id is not None or base is None:
         return base_id
-    is_local = Path(base).is_dir() or base.startswith((".", "/", "~")) or base.count("/") != 1
-    if found.base is not None and is_local and not merged:
+    local = is_local(base)
+    if found.base is not None and local and not merged:
         raise UserError(
             f"{found.model / 'adapter_config.json'}: base_model_name_or_path is a folder of this machine ({base}); "
             "give --base-id NAME/MODEL, the id under which others load that base, or --merged for one whole model"
         )
-    return None if is_local else base
+    return None if local else base
+
+
+def is_local(model: str) -> bool:
+    """Whether `model` is a folder of this machine, or would be one, rather than an id of the Hub."""
+    return Path(model).is_dir() or model.startswith((".", "/", "~")) or model.count("/") != 1
 
 
 def _dataset_of(found: Source) -> Path | None:
@@ -154,7 +159,7 @@ def _refuse_leaks(folder: Path, found: Source, servers: list[ServerConfig]) -> N
         raise UserError(f"{leaks[0].file}: holds {leaks[0].what}: {leaks[0].excerpt}; nothing was published")
 
 
-def _show(target: Path, trials: int, console: Console) -> None:
+def _show(target: Path, proved: str, console: Console) -> None:
     table = Table(title=f"{target}", title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0))
     table.add_column("file")
     table.add_column("size", justify="right")
@@ -162,9 +167,7 @@ def _show(target: Path, trials: int, console: Console) -> None:
         table.add_row(path.name, f"{path.stat().st_size / 1024:,.0f} kB")
     console.print(table, highlight=False)
     console.print(
-        f"loads in a clean process; {trials} of {trials} greedy replies equal the original's; no local path, no secret",
-        style="green",
-        highlight=False,
+        f"loads in a clean process; {proved}; no local path, no secret", style="green", highlight=False, soft_wrap=True
     )
 
 

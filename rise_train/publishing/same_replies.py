@@ -1,7 +1,8 @@
-"""The proof that a published folder is the trained model: both answer the same prompts, the copy in a clean process.
+"""The proof that a published folder is the trained model: both answer the same prompts, in a clean process.
 
 The replies must be equal token for token, and equally likely: a merge that never happened can leave greedy replies as
-they were, but not their log-probabilities.
+they were, but not their log-probabilities. Where a merge rounded the weights, a reply may differ; what the
+original says must then be about as likely to the copy, and much nearer than it is without the adapter.
 """
 
 import json
@@ -10,12 +11,17 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
+from statistics import fmean
+from typing import Any, Literal, NamedTuple
 
 from rise_train.publishing import clean_load
+from rise_train.publishing.clean_load import Answer
 from rise_train.publishing.model_files import Source
 from synthesis.errors import UserError
 
+EXACT, ROUNDED, SHARE = 1e-3, 0.02, 0.25
+"""How far the log-probabilities of a token may lie apart: of any token where nothing was rounded; on average where the
+weights were, by that much or by a share of what the adapter changes."""
 TRIAL_TOOL = {
     "type": "function",
     "function": {
@@ -45,32 +51,41 @@ def trial_prompts(dataset: Path | None) -> list[dict[str, Any]]:
     return [{"messages": t.decisions[0].prompt.messages, "tools": t.decisions[0].prompt.tools} for t in tasks]
 
 
-def prove_same(found: Source, copy: Path, prompts: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Load the copy in a clean process and the original in this one; the replies, if they are the same.
+class Proof(NamedTuple):
+    """What the copy says to the prompts, and what was found."""
+
+    examples: list[dict[str, Any]]
+    """The prompts with "reply" (text, special tokens included) and "reply_ids"."""
+    line: str
+    """For people."""
+
+
+def prove_same(found: Source, copy: Path, prompts: list[dict[str, Any]]) -> Proof:
+    """Ask the original and its copy, one after the other, in a clean process.
 
     Of a merged copy the original is the base with its adapter, so the proof is that of the sum.
 
-    Returns:
-        The prompts with "reply" (text, special tokens included) and "reply_ids".
-
     Raises:
-        UserError: one of them can't be loaded, or the replies differ.
+        UserError: one of them can't be loaded, or the copy is another model.
     """
     from transformers import AutoTokenizer
 
-    original, copied = _both(found, copy, prompts)
+    theirs, ours = _ask(found, copy, prompts)
+    same = sum(mine["ids"] == other["ids"] for mine, other in zip(ours, theirs, strict=True))
+    line = f"{same} of {len(prompts)} greedy replies equal the original's"
     rounded = _rounding(found, copy)
-    likely = [[answer["log_prob"] for answer in answers] for answers in (original, copied)]
-    replies = [[answer["ids"] for answer in answers] for answers in (original, copied)]
-    if replies[0] != replies[1] or not _as_likely(likely[0], likely[1], 2e-2 if rounded else 1e-4):
+    if rounded:
+        apart, moved = fmean(_gaps(theirs, ours, "log_probs")), fmean(_gaps(theirs, theirs, "bare"))
+        right = apart <= max(ROUNDED, SHARE * moved)
+        line += f"; rounded to {rounded}, it finds them as likely within {apart:.2g} a token (the adapter: {moved:.2g})"
+    else:
+        right = same == len(prompts) and max(_gaps(theirs, ours, "log_probs")) <= EXACT
+    if not right:
         why = f", its weights being rounded to {rounded}; publish the adapter, without --merged" if rounded else ""
         raise UserError(f"{copy}: the copy gives other replies than {found.model}{why}; it is not published")
     tokenizer = AutoTokenizer.from_pretrained(str(copy))
-    return [{**p, "reply": tokenizer.decode(ids), "reply_ids": ids} for p, ids in zip(prompts, replies[0], strict=True)]
-
-
-def _as_likely(left: list[float], right: list[float], tolerance: float) -> bool:
-    return all(abs(a - b) <= tolerance * max(1.0, abs(a)) for a, b in zip(left, right, strict=True))
+    replies = [{"reply": tokenizer.decode(answer["ids"]), "reply_ids": answer["ids"]} for answer in ours]
+    return Proof([{**prompt, **reply} for prompt, reply in zip(prompts, replies, strict=True)], line)
 
 
 def _rounding(found: Source, copy: Path) -> str:
@@ -81,30 +96,32 @@ def _rounding(found: Source, copy: Path) -> str:
     return "" if dtype == "float32" else dtype
 
 
-def _both(found: Source, copy: Path, prompts: list[dict[str, Any]]) -> tuple[list[clean_load.Answer], ...]:
-    """The answers of the original and of its copy, made at the same time."""
+def _gaps(theirs: list[Answer], ours: list[Answer], key: Literal["log_probs", "bare"]) -> list[float]:
+    """How far each token of the original's replies lies from the log-probability that `ours` has for it under `key`."""
+    pairs = zip(theirs, ours, strict=True)
+    return [abs(a - b) for one, other in pairs for a, b in zip(one["log_probs"], other[key], strict=True)]
+
+
+def _ask(found: Source, copy: Path, prompts: list[dict[str, Any]]) -> list[list[Answer]]:
+    """The answers of the original and of its copy: `clean_load` without this process' paths and without the network."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        (folder / "prompts.json").write_text(json.dumps(prompts))
-        process = _clean_process(copy, folder, found.base)
-        try:
-            original = clean_load.answer(str(found.model), prompts, found.base)
-        except (OSError, ValueError) as error:
-            process.kill()
-            raise UserError(f"{found.model}: does not load: {' '.join(str(error).split())[:300]}") from error
-        finally:
-            _, errors = process.communicate()
-        if process.returncode != 0:
-            last = errors.strip().splitlines()[-1:] or ["no message"]
-            raise UserError(f"{copy}: the copy does not load in a clean process: {last[0][:300]}")
-        return original, json.loads((folder / "replies.json").read_text())
+        models = [(str(model.absolute()), _absolute(found.base)) for model in (found.model, copy)]
+        (folder / "questions.json").write_text(json.dumps({"models": models, "prompts": prompts}))
+        script = str(Path(clean_load.__file__).absolute())
+        command = [sys.executable, "-I", script, "questions.json", "answers.json"]
+        env = os.environ | {"HF_HUB_OFFLINE": "1"}
+        done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True)
+        told = folder / "answers.json"
+        answers: list[list[Answer]] = json.loads(told.read_text()) if told.is_file() else []
+        if done.returncode != 0:
+            last = (done.stderr.strip().splitlines() or ["no message"])[-1][:300]
+            if not answers:
+                raise UserError(f"{found.model}: does not load: {last}")
+            raise UserError(f"{copy}: the copy does not load in a clean process: {last}")
+        return answers
 
 
-def _clean_process(model: Path, folder: Path, base: str | None) -> "subprocess.Popen[str]":
-    """`clean_load` isolated from this process' paths and from the network, in an empty working folder."""
-    script, place = str(Path(clean_load.__file__).absolute()), str(model.absolute())
-    command = [sys.executable, "-I", script, place, "prompts.json", "replies.json"]
-    if base is not None:
-        command.append(str(Path(base).absolute()) if Path(base).is_dir() else base)
-    env = os.environ | {"HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
-    return subprocess.Popen(command, cwd=folder, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+def _absolute(base: str | None) -> str | None:
+    """A base's folder as it is found from anywhere; its Hub id as it is."""
+    return str(Path(base).absolute()) if base is not None and Path(base).is_dir() else base

@@ -1,7 +1,12 @@
-"""The proofs of the pre-flight check, each about one row and its token ids. A failed one raises `UserError`."""
+"""The proofs of the pre-flight check, each about one row and its token ids. A failed one raises `UserError`.
+
+A letter and its accent are compared as one sign (Unicode's NFC), since some tokenizers (Qwen's) put them together in
+whatever they read, when serving as in training.
+"""
 
 import json
 import re
+import unicodedata
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -47,7 +52,7 @@ def prove_answer(
     tokenizer: Any, message: Row, prompt: list[int], target: list[int], tools: list[Row], reader: Reader | None
 ) -> None:
     """All proofs on one assistant message and the tokens to learn for it: what is said, no empty thought, read back."""
-    text = text_of(tokenizer, target)
+    message, text = _composed(message), _composed(text_of(tokenizer, target))
     prove_calls(message, text)
     if re.search(r"<think>\s*</think>", text):
         raise UserError(
@@ -108,8 +113,8 @@ def prove_untrained(tokenizer: Any, messages: list[Row], free: list[int]) -> Non
 
     As they are, or as a JSON string; the system text wherever the template puts it.
     """
-    text, at = _squeeze(text_of(tokenizer, free)), 0
-    for message in messages:
+    text, at = _squeeze(_composed(text_of(tokenizer, free))), 0
+    for message in map(_composed, messages):
         if message["role"] == "assistant" or not message["content"]:
             continue
         words = _squeeze(message["content"])
@@ -139,6 +144,15 @@ def _prove_markers(tokenizer: Any, encoded: Encoded, marked: list[int]) -> None:
         if trained != by_marker and tokenizer.decode([token]).strip():
             who = "our mask" if trained else "the template's generation marker"
             raise UserError(f"only {who} gives loss to the token {tokenizer.decode([token])!r} at position {i}")
+
+
+def _composed(value: Any) -> Any:
+    """Text, or JSON of any depth, in Unicode's composed form (NFC)."""
+    if isinstance(value, str):
+        return unicodedata.normalize("NFC", value)
+    if isinstance(value, Mapping):
+        return {_composed(key): _composed(item) for key, item in value.items()}
+    return [_composed(item) for item in value] if isinstance(value, list) else value
 
 
 def _squeeze(text: str) -> str:

@@ -33,6 +33,19 @@ def _response(anchor: str | list[str], calls: dict[str, Json], stop: str) -> dic
     }
 
 
+_MISTRAL = _response(
+    ["[/INST]", "[/TOOL_RESULTS]"],
+    {
+        "open": "[TOOL_CALLS]",
+        "close": "</s>",
+        "content": "json",
+        "transform": {"type": "function", "function": _CALL},
+        "transform_each": True,
+    },
+    "</s>",
+)
+
+
 @dataclass(frozen=True)
 class Family:
     """Models of one wire format."""
@@ -78,17 +91,13 @@ FAMILIES = (
         "mistral_v3",
         ("[AVAILABLE_TOOLS] [", "[TOOL_CALLS] [", "Tool call IDs should be alphanumeric"),
         "it wants drawn ids in every call, and drops the system text once a tool has answered",
-        _response(
-            ["[/INST]", "[/TOOL_RESULTS]"],
-            {
-                "open": "[TOOL_CALLS]",
-                "close": "</s>",
-                "content": "json",
-                "transform": {"type": "function", "function": _CALL},
-                "transform_each": True,
-            },
-            "</s>",
-        ),
+        _MISTRAL,
+    ),
+    Family(
+        "mistral_nemo",
+        ("[AVAILABLE_TOOLS][", "[TOOL_CALLS][", "Tool call IDs should be alphanumeric"),
+        "it wants drawn ids in every call, and drops the system text once a tool has answered",
+        _MISTRAL,
     ),
     Family(
         "deepseek_llm",

@@ -245,11 +245,22 @@ def test_what_cannot_be_meant_is_refused_with_the_reason(sft_lora: Path, sft_ful
 
 def test_a_folder_is_the_same_model_however_its_path_is_written(sft_lora: Path, sft_full: Path) -> None:
     training_args = SimpleNamespace(sync_ref_model=False, output_dir="out", deepspeed_plugin=None)
-    for start, name in ((sft_lora, "sft_adapter"), (sft_full, str(sft_full))):
+    for start, name in ((sft_lora, "sft_adapter"), (sft_full, "model")):
         model_args = SimpleNamespace(model_name_or_path=str(start), use_peft=True)
         chosen = choose(f"{start.parent}/./{start.name}/", model_args, training_args)
         assert (chosen.name, chosen.is_start) == (name, True)
         assert chosen == choose(None, model_args, training_args)
+
+
+@pytest.mark.parametrize("name", ["base", "merged", "sft_adapter"])
+def test_a_model_folder_may_be_called_like_a_kind_of_reference(
+    name: str, sft_full: Path, tiny_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(sft_full, tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    built = Built("full", Path(name), tiny_dataset, tmp_path / "out")
+    assert built.prove()[0] == f"reference = {name}"
+    assert built.first_loss() == pytest.approx(math.log(2), abs=1e-5)
 
 
 def test_an_adapter_goes_on_with_its_own_rank(sft_lora: Path, tiny_dataset: Path, tmp_path: Path) -> None:

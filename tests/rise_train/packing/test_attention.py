@@ -4,8 +4,11 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from models import VOCABULARY, small
 
+from rise_train.packing import attention as module
 from rise_train.packing.attention import STEMMED, masks, spare_the_stem, stem_length, tree_mask, unserved
 from rise_train.packing.trie import Trie, pack
 
@@ -34,6 +37,61 @@ def test_masks_of_all_kinds_say_the_same(window: int | None) -> None:
     flex = tree_mask(end, "flex_attention", torch.float32, window, positions)
     index = torch.arange(len(trie))
     assert torch.equal(flex.mask_mod(torch.tensor(0), 0, index[:, None], index[None, :]), allowed)
+
+
+answers = st.lists(st.lists(st.integers(3, 5), min_size=1, max_size=20), min_size=1, max_size=5)
+
+
+@given(
+    groups=st.lists(st.tuples(st.integers(1, 60), answers), min_size=1, max_size=3),
+    window=st.sampled_from([None, 4, 25]),
+    block=st.sampled_from([1, 4, 16, 128]),
+    cells=st.sampled_from([1, 1000, 1 << 22]),
+)
+def test_the_blocks_are_those_of_the_whole_mask(
+    groups: list[tuple[int, list[list[int]]]], window: int | None, block: int, cells: int
+) -> None:
+    """Rows of a batch are padded as the collators do, and PyTorch looks at all cells."""
+    from torch.nn.attention.flex_attention import create_block_mask
+
+    tries = [pack([9] * prompt, completions) for prompt, completions in groups]
+    longest = max(map(len, tries))
+    end = torch.tensor([t.tree_end + list(range(len(t), longest)) for t in tries])
+    positions = torch.tensor([t.positions + [0] * (longest - len(t)) for t in tries])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "BLOCK", block)
+        patch.setattr(module, "CELLS", cells)
+        ours = tree_mask(end, "flex_attention", torch.float32, window, positions)
+    theirs = create_block_mask(ours.mask_mod, len(tries), None, longest, longest, device="cpu", BLOCK_SIZE=block)
+    assert (ours.shape, ours.seq_lengths, ours.BLOCK_SIZE) == (theirs.shape, theirs.seq_lengths, theirs.BLOCK_SIZE)
+    for name in ("kv", "full_kv", "q", "full_q"):
+        for part in ("num_blocks", "indices"):
+            left, right = (getattr(mask, f"{name}_{part}") for mask in (ours, theirs))
+            assert left.dtype == right.dtype
+            assert torch.equal(left, right), (name, part)
+
+
+def test_a_long_mask_never_has_all_its_cells() -> None:
+    """At 32,767 positions the largest tensor on the way has 32 MiB; it had 8 GiB."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    class Largest(TorchDispatchMode):
+        bytes = 0
+
+        def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            made = function(*args, **(kwargs or {}))
+            for tensor in made if isinstance(made, (list, tuple)) else [made]:
+                if isinstance(tensor, torch.Tensor):
+                    self.bytes = max(self.bytes, tensor.numel() * tensor.element_size())
+            return made
+
+    trie = pack([9] * 30_000, [[answer + 3] * 692 for answer in range(4)])
+    end = torch.tensor([trie.tree_end])
+    assert len(trie) == 32_768 - 1
+    with Largest() as largest:
+        mask = tree_mask(end, "flex_attention", torch.float32)
+    assert largest.bytes <= 8 * module.CELLS
+    assert mask.kv_num_blocks.shape == (1, 1, 256)
 
 
 def test_the_stem_is_what_all_answers_stand_on() -> None:

@@ -14,7 +14,7 @@ from hub import READER, Hub
 from rich.console import Console
 
 from rise_train.cli import main
-from rise_train.publishing.hub import require_repo, upload
+from rise_train.publishing.hub import ask, upload
 from synthesis.errors import UserError
 
 DOCS = Path(__file__).parents[3] / "docs" / "publishing.md"
@@ -50,7 +50,7 @@ def push(folder: Path, name: str = "someone/mine", private: bool = True) -> str:
     """Upload as `rise publish --push` does; what it prints."""
     console = Console(width=200)
     with console.capture() as said:
-        upload(folder, require_repo(name), private, console)
+        upload(folder, ask(name, private), console)
     return said.get()
 
 
@@ -186,5 +186,5 @@ def test_offline_and_a_bad_card_are_said(folder: Path, hub: Hub, monkeypatch: py
 )
 def test_a_name_is_asked_for_before_anything_is_done(name: str | None, message: str, hub: Hub) -> None:
     with pytest.raises(UserError, match=message):
-        require_repo(name)
+        ask(name)
     assert hub.requests == []

@@ -74,7 +74,8 @@ def test_the_card_says_data_commands_and_reference(lineage: Lineage) -> None:
     assert "10 steps, last loss 0.5000" in text
     for facts, said in (
         ({"name": "base", "model": "RUN/base"}, "base, `RUN/base`"),
-        ({"name": "RUN/other", "model": "RUN/other"}, "`RUN/other`"),
+        ({"name": "model", "model": "RUN/other"}, "`RUN/other`"),
+        ({"name": "RUN/other", "model": "RUN/other"}, "`RUN/other`"),  # as it was written at first
     ):
         lineage.trainings[1]["reference"] = facts
         assert f"The reference of DPO is {said};" in model_card(lineage, name="M", base_id=None, form="full")

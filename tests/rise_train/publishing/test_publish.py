@@ -14,7 +14,7 @@ from rise_train.publishing import clean_load
 from rise_train.publishing import same_replies as trial
 from rise_train.publishing.model_files import Source, copy_model, merge_model
 from rise_train.publishing.publish import publish
-from rise_train.publishing.same_replies import prove_same, trial_prompts
+from rise_train.publishing.same_replies import Proof, prove_same, trial_prompts
 from synthesis.errors import UserError
 
 
@@ -83,8 +83,10 @@ def test_a_copy_that_does_not_load_is_not_published(trained: Path, tmp_path: Pat
     broken.mkdir()
     copy_model(Source(trained), broken, None)
     (broken / "model.safetensors").write_bytes(b"\x00" * 64)
-    with pytest.raises(UserError, match="the copy does not load in a clean process"):
+    with pytest.raises(UserError, match="broken: the copy does not load in a clean process: "):
         prove_same(Source(trained), broken, trial_prompts(None)[:1])
+    with pytest.raises(UserError, match="broken: does not load: "):
+        prove_same(Source(broken), trained, trial_prompts(None)[:1])
 
 
 def test_an_adapter_on_a_local_base_needs_its_id(adapter: Path, tmp_path: Path) -> None:
@@ -117,35 +119,140 @@ def test_an_adapter_is_published_merged_into_its_base(adapter: Path, tiny_model:
     _answers_as_its_examples(target, json.loads((target / "examples.json").read_text()))
 
 
-def test_a_merged_model_has_the_type_of_its_base(adapter: Path, tiny_model: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def on_bfloat16(adapter: Path, tiny_model: Path, tmp_path: Path) -> Path:
+    """The adapter, on the small model in bfloat16."""
     import torch
-    from safetensors.torch import load_file
     from transformers import AutoModelForCausalLM
 
-    folder, base = tmp_path / "adapter", tmp_path / "base"
+    folder, base = tmp_path / "lora", tmp_path / "base"
     shutil.copytree(adapter, folder)
     AutoModelForCausalLM.from_pretrained(tiny_model).to(torch.bfloat16).save_pretrained(base)
     settings = json.loads((folder / "adapter_config.json").read_text())
     (folder / "adapter_config.json").write_text(json.dumps({**settings, "base_model_name_or_path": str(base)}))
+    return folder
+
+
+def test_a_merged_model_has_the_type_of_its_base_and_each_sum_is_rounded_once(
+    on_bfloat16: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    import torch
+    from safetensors.torch import load_file
+
+    console = quiet()
+    target = publish(on_bfloat16, tmp_path / "out", merged=True, console=console)
+    merged, base = (load_file(folder / "model.safetensors") for folder in (target, tmp_path / "base"))
+    delta = load_file(on_bfloat16 / "adapter_model.safetensors")
+    settings = json.loads((on_bfloat16 / "adapter_config.json").read_text())
+    assert {weight.dtype for weight in merged.values()} == {torch.bfloat16}
+    for name, weight in base.items():
+        path = f"base_model.model.{name.removesuffix('.weight')}"
+        if f"{path}.lora_A.weight" in delta:
+            product = delta[f"{path}.lora_B.weight"] @ delta[f"{path}.lora_A.weight"]
+            weight = (weight.float() + product * settings["lora_alpha"] / settings["r"]).bfloat16()
+        assert torch.equal(merged[name], weight), name
+    assert "rounded to bfloat16, it finds them as likely within 0.0" in console.file.getvalue()  # type: ignore[attr-defined]
+    assert str(tmp_path) not in (target / "config.json").read_text()
+
+
+def test_another_sum_is_not_taken_for_what_rounding_changes(
+    on_bfloat16: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The adapter added by half or twice, and the merge that never happened."""
+    settings = json.loads((on_bfloat16 / "adapter_config.json").read_text())
+    other, shares = tmp_path / "other", {"0": 0.0, "half": 0.5, "twice": 2.0, "whole": 1.0}
+    shutil.copytree(on_bfloat16, other)
+    for name, share in shares.items():
+        scaled = {**settings, "lora_alpha": settings["lora_alpha"] * share}
+        (other / "adapter_config.json").write_text(json.dumps(scaled))
+        (tmp_path / name).mkdir()
+        merge_model(Source(other), tmp_path / name)
+    models = [(str(folder), None) for folder in (on_bfloat16, *(tmp_path / name for name in shares))]
+    original, *copies = clean_load.answers(models, trial_prompts(None)[:1])
+    for name, copied in zip(shares, copies, strict=True):
+        monkeypatch.setattr(trial, "_ask", lambda *_, copied=copied: [original, copied])
+        if name == "whole":
+            assert prove_same(Source(on_bfloat16), tmp_path / name, trial_prompts(None)[:1]).examples
+            continue
+        with pytest.raises(UserError, match="its weights being rounded to bfloat16; publish the adapter"):
+            prove_same(Source(on_bfloat16), tmp_path / name, trial_prompts(None)[:1])
+
+
+def test_a_merge_holds_one_layer_in_float32(on_bfloat16: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+    from peft import PeftModel
+    from peft.tuners.lora.layer import Linear
+
+    models: list[Any] = []
+    wide: list[int] = []
+
+    def loaded(*arguments: Any) -> Any:
+        models.append(load(*arguments))
+        return models[-1]
+
+    def counted(layer: Any, **options: Any) -> None:
+        weights = [w for name, w in models[0].named_parameters() if "lora" not in name]
+        wide.append(sum(weight.dtype == torch.float32 for weight in weights))
+        merge(layer, **options)
+
+    load, merge = PeftModel.from_pretrained, Linear.merge
+    monkeypatch.setattr(PeftModel, "from_pretrained", loaded)
+    monkeypatch.setattr(Linear, "merge", counted)
     (tmp_path / "out").mkdir()
-    merge_model(Source(folder), tmp_path / "out")
-    assert {weight.dtype for weight in load_file(tmp_path / "out" / "model.safetensors").values()} == {torch.bfloat16}
-    assert trial._rounding(Source(folder), tmp_path / "out") == "bfloat16"
-    assert str(base) not in (tmp_path / "out" / "config.json").read_text()
+    merge_model(Source(on_bfloat16), tmp_path / "out")
+    assert wide[: len(wide) // 2] == [1] * 4  # two layers, q and v; then PEFT asks each layer again, which is merged
+    assert not any(w.dtype == torch.float32 for w in models[0].get_base_model().parameters())
+
+
+@pytest.mark.parametrize("kind", ["full", "adapter"])
+def test_the_proof_holds_one_model_at_a_time_in_its_own_type(
+    on_bfloat16: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """A model that were only freed by the garbage collector could still be there when the next one is loaded."""
+    import gc
+    import weakref
+
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    base = tmp_path / "base"
+    shutil.copyfile(on_bfloat16 / "tokenizer.json", base / "tokenizer.json")
+    for name in ("tokenizer_config.json", "chat_template.jinja"):
+        shutil.copyfile(on_bfloat16 / name, base / name)
+    alive: list[Any] = []
+
+    def counted(*arguments: Any, **options: Any) -> Any:
+        assert [model for model in alive if model() is not None] == []
+        model = load(*arguments, **options)
+        assert {weight.dtype for weight in model.parameters()} == {torch.bfloat16}
+        alive.append(weakref.ref(model))
+        return model
+
+    load = AutoModelForCausalLM.from_pretrained
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", counted)
+    folder = base if kind == "full" else on_bfloat16
+    gc.collect()
+    gc.disable()
+    try:
+        first, second = clean_load.answers([(str(folder), None)] * 2, trial_prompts(None)[:1])
+    finally:
+        gc.enable()
+    assert first == second
+    assert len(alive) == 2
+    assert bool(first[0]["bare"]) == (kind == "adapter")
 
 
 def test_a_merge_that_did_not_happen_is_noticed_by_how_likely_the_replies_are(
     adapter: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prompts = trial_prompts(None)[:1]
-    with_adapter = clean_load.answer(str(adapter), prompts)
-    without = clean_load.answer(str(tiny_model), prompts)
-    lucky = [{**with_adapter[0], "log_prob": without[0]["log_prob"]}]
-    monkeypatch.setattr(trial, "_both", lambda found, copy, prompts: (with_adapter, lucky))
+    with_adapter, without = clean_load.answers([(str(adapter), None), (str(tiny_model), None)], prompts)
+    lucky = [{**without[0], "ids": with_adapter[0]["ids"]}]
+    monkeypatch.setattr(trial, "_ask", lambda found, copy, prompts: [with_adapter, lucky])
     with pytest.raises(UserError, match="gives other replies than"):
         prove_same(Source(adapter), tiny_model, prompts)
-    monkeypatch.setattr(trial, "_both", lambda found, copy, prompts: (with_adapter, with_adapter))
-    assert prove_same(Source(adapter), tiny_model, prompts)[0]["reply_ids"] == with_adapter[0]["ids"]
+    monkeypatch.setattr(trial, "_ask", lambda found, copy, prompts: [with_adapter, with_adapter])
+    assert prove_same(Source(adapter), tiny_model, prompts).examples[0]["reply_ids"] == with_adapter[0]["ids"]
 
 
 def test_what_cannot_be_merged_is_refused(trained: Path, adapter: Path, tmp_path: Path) -> None:
@@ -164,7 +271,7 @@ def test_what_cannot_be_merged_is_refused(trained: Path, adapter: Path, tmp_path
 
 
 def test_a_secret_of_the_servers_stops_it(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "prove_same", lambda found, copy, prompts: [{"reply": "the pin is open-sesame"}])
+    monkeypatch.setattr(module, "prove_same", lambda *_: Proof([{"reply": "the pin is open-sesame"}], ""))
     entry = {"command": "shop", "env": {"PIN": "open-sesame"}}
     (tmp_path / "mcp.json").write_text(json.dumps({"mcpServers": {"shop": entry}}))
     with pytest.raises(UserError, match=r"examples.json: holds a secret of the server 'shop': <secret>; nothing was"):

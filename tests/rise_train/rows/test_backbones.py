@@ -27,6 +27,12 @@ SPECIAL = {
         [f"[{mark}{name}]" for name in ("INST", "AVAILABLE_TOOLS", "TOOL_RESULTS") for mark in ("", "/")]
         + ["[TOOL_CALLS]"],
     ),
+    "mistral_nemo": (
+        "<s>",
+        "</s>",
+        [f"[{mark}{name}]" for name in ("INST", "AVAILABLE_TOOLS", "TOOL_RESULTS") for mark in ("", "/")]
+        + ["[TOOL_CALLS]"],
+    ),
     "deepseek_llm": ("<\uff5cbegin\u2581of\u2581sentence\uff5c>", DEEPSEEK_END, []),
 }
 """Of each family the token that begins a text, the stop token, and the other control tokens."""
@@ -117,9 +123,10 @@ def written(family: str, message: dict[str, Any]) -> str:
     if family == "llama3_1":
         assert len(made) < 2
         return (words or "".join(f'{{"name": "{n}", "parameters": {a}}}' for n, a in made)) + stop
-    if family == "mistral_v3":
+    if family in ("mistral_v3", "mistral_nemo"):
+        space = " " if family == "mistral_v3" else ""
         listed = ", ".join(f'{{"name": "{n}", "arguments": {a}}}' for n, a in made)
-        return (f"[TOOL_CALLS] [{listed}]" if made else f" {words}") + stop
+        return (f"[TOOL_CALLS]{space}[{listed}]" if made else f"{space}{words}") + stop
     blocks = "\n".join(f'<tool_call>\n{{"name": "{n}", "arguments": {a}}}\n</tool_call>' for n, a in made)
     lead = {"deepseek_llm": " ", "qwen2_5": "", "qwen3": ""}[family]
     return lead + (blocks or words) + stop
@@ -244,17 +251,18 @@ def test_our_rendering_is_the_published_one(family_name: str, stock: str, name: 
     assert re.sub(thought, "", ours) == re.sub(thought, "", published)
 
 
-def test_mistral_is_written_as_its_own_tokenizer_writes_it() -> None:
-    """The text that mistral-common 1.9's v3 tokenizer gives for this conversation, with calls that have no id."""
+@pytest.mark.parametrize(("name", "space"), [("mistral_v3", " "), ("mistral_nemo", "")])
+def test_mistral_is_written_as_its_own_tokenizer_writes_it(name: str, space: str) -> None:
+    """The text that mistral-common 1.9's v3 tokenizers give for this conversation, with calls that have no id."""
     messages = ROWS["many steps"]["messages"]
-    text = build("mistral_v3").apply_chat_template(messages, tools=TOOL, tokenize=False)
+    text = build(name).apply_chat_template(messages, tools=TOOL, tokenize=False)
     assert text == (
-        f"<s>[AVAILABLE_TOOLS] {json.dumps(TOOL)}[/AVAILABLE_TOOLS]"
-        "[INST] Be brief.\n\nWhat about Bern, and “HB”?[/INST]"
-        '[TOOL_CALLS] [{"name": "weather__forecast", "arguments": {"city": "Bern"}}]</s>'
-        '[TOOL_RESULTS] {"content": {"degrees": 10}, "call_id": "000000001"}[/TOOL_RESULTS]'
-        '[TOOL_CALLS] [{"name": "shop__find_order", "arguments": {"customer": "Ada"}}]</s>'
-        '[TOOL_RESULTS] {"content": "none", "call_id": "000000002"}[/TOOL_RESULTS] Nothing.</s>'
+        f"<s>[AVAILABLE_TOOLS]{space}{json.dumps(TOOL)}[/AVAILABLE_TOOLS]"
+        f"[INST]{space}Be brief.\n\nWhat about Bern, and “HB”?[/INST]"
+        f'[TOOL_CALLS]{space}[{{"name": "weather__forecast", "arguments": {{"city": "Bern"}}}}]</s>'
+        f'[TOOL_RESULTS]{space}{{"content": {{"degrees": 10}}, "call_id": "000000001"}}[/TOOL_RESULTS]'
+        f'[TOOL_CALLS]{space}[{{"name": "shop__find_order", "arguments": {{"customer": "Ada"}}}}]</s>'
+        f'[TOOL_RESULTS]{space}{{"content": "none", "call_id": "000000002"}}[/TOOL_RESULTS]{space}Nothing.</s>'
     )
 
 
@@ -296,6 +304,8 @@ STOCK = {
     "llama3_1": trl_template("llama3_1"),
     "qwen3": trl_template("qwen3"),
     "mistral_v3": "{{ '[AVAILABLE_TOOLS] [' }}{{ '[TOOL_CALLS] [' }}"
+    "{{ raise_exception('Tool call IDs should be alphanumeric strings with length 9!') }}",
+    "mistral_nemo": "{{ '[AVAILABLE_TOOLS][' }}{{ '[TOOL_CALLS][' }}"
     "{{ raise_exception('Tool call IDs should be alphanumeric strings with length 9!') }}",
     "deepseek_llm": "{% for message in messages %}{% if message['role'] == 'user' %}"
     "{{ 'User: ' + message['content'] + '\n\n' }}"
@@ -341,13 +351,31 @@ def test_an_empty_thought_is_never_trained() -> None:
 
 def test_text_beside_a_call_is_refused_where_the_format_has_no_room_for_it() -> None:
     both = calls(CALL) | {"content": "One moment."}
-    for name in ("llama3_1", "mistral_v3"):
+    for name in ("llama3_1", "mistral_v3", "mistral_nemo"):
         with pytest.raises(UserError, match=r"the chat template refuses this conversation: .*no text beside"):
             check_sft(build(name), [row(both)], None)
     stock = build("llama3_1")
     stock.chat_template = trl_template("llama3_1")  # drops it without a word
     with pytest.raises(UserError, match=r"the answer 'One moment.' is not in the tokens to learn"):
         check_sft(stock, [row(both)], None)
+
+
+def test_a_tokenizer_may_put_letters_and_their_accents_together() -> None:
+    """As Qwen's do, so that no model of theirs ever sees or writes the two as they are in the row."""
+    from tokenizers import normalizers
+
+    tokenizer = build("qwen3")
+    tokenizer.backend_tokenizer.normalizer = normalizers.NFC()
+    apart = "Cafe\u0301 Zu\u0308rich"
+    row_ = row(calls(("weather__forecast", {"city": apart})), result("weather__forecast", apart), f"Dry in {apart}.")
+    report = check_sft(tokenizer, [row_], None)
+    assert tokenizer.decode(report.encoded[0].targets[0]).count("Café Zürich") == 1
+    wrong = calls(("weather__forecast", {"city": "Cafe Zürich"}))
+    group = {"prompt": row_["messages"][:1], "chosen": [row_["messages"][1]], "rejected": [[wrong]]}
+    assert check_preference(tokenizer, [{**row_, **group}], None).rows == 1
+    same = calls(("weather__forecast", {"city": "Café Zürich"}))
+    with pytest.raises(UserError, match="a rejected answer has the same tokens as the chosen one"):
+        check_preference(tokenizer, [{**row_, **group, "rejected": [[same]]}], None)
 
 
 def test_a_call_that_reads_back_as_another_is_refused() -> None:
