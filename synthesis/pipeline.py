@@ -32,10 +32,11 @@ from synthesis.llm.costs import Costs
 from synthesis.negatives import added_kinds as further
 from synthesis.negatives import complexity, mutations
 from synthesis.negatives.executions import ExecutedCall, Executor, Outcomes, unexecuted
+from synthesis.negatives.negate import negate
 from synthesis.progress import stage
 from synthesis.records import Json, Negative, Primitive, Sample, Tool, Trajectory
 from synthesis.requests import samples
-from synthesis.rundir import Config, fingerprint, open_run
+from synthesis.rundir import Config, open_run
 from synthesis.servers.licenses import licenses_of
 from synthesis.text.embedding import available
 from synthesis.trajectories import execute as trajectories
@@ -175,7 +176,7 @@ def synthesize(
         tools_per_prompt=tools_per_prompt,
         result_chars=result_chars,
         per_tool=per_tool,
-        servers=fingerprint(file),
+        servers=file.fingerprint,
         hold_out=tuple(sorted(set(hold_out))),
         kinds=kinds,
         execute=execute,
@@ -404,7 +405,7 @@ def _write(run: _Run, tools: dict[str, Tool], done: list[Trajectory], calls: Ite
         )
     by_id = {trajectory.id: trajectory for trajectory in done}
     with run.stage("negatives") as progress:
-        negatives = samples.negate(
+        negatives = negate(
             made,
             by_id,
             tools,

@@ -1,14 +1,13 @@
-"""Positives and negatives: trajectories put into words, their critical parameters found, and deviating turns made."""
+"""Positives: trajectories put into words, and their critical parameters found."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from synthesis.authors.base import Author, AuthorError, Draft
 from synthesis.calls.primitives import Progress
 from synthesis.dataset.rows import normal
 from synthesis.journal import Journal
-from synthesis.negatives.complexity import Distance, surface
-from synthesis.negatives.mutations import Further, negatives, paper_only
-from synthesis.records import Negative, Record, Sample, Tool, Trajectory
+from synthesis.records import Record, Sample, Tool, Trajectory
+from synthesis.requests.critical import agreed, ground
 from synthesis.requests.difficulty import detected, distractor_fault
 from synthesis.seeds import digest
 from synthesis.workers import ahead
@@ -81,8 +80,6 @@ def _rejection(trajectory_id: str, variant: int, request: str, reason: str) -> R
 def _write(
     trajectory: Trajectory, tools: dict[str, Tool], author: Author, variant: int, seed: int
 ) -> Sample | RejectedSample:
-    from synthesis.requests.critical import agreed, ground
-
     try:
         draft = author.compose(trajectory, tools, variant, seed)
         critical = ground(trajectory, draft, tools)
@@ -129,34 +126,3 @@ def _intention_fault(trajectory: Trajectory, draft: Draft) -> str:
         if not words.strip() or words.casefold() not in draft.request.casefold():
             return f"intention: step {index}: the request does not say {words!r}"
     return ""
-
-
-def negate(
-    samples: Sequence[Sample],
-    trajectories: Mapping[str, Trajectory],
-    tools: dict[str, Tool],
-    author: Author,
-    *,
-    count: int,
-    seed: int,
-    further: Further = paper_only,
-    spare: int = 0,
-    distance: Distance = surface,
-    progress: Progress = lambda done, total, what: None,
-) -> dict[str, list[Negative]]:
-    """Make at most `count` negatives, and `spare` more, for each decision turn of each sample, by sample id.
-
-    They are a pure function of the sample, so a resumed run makes them again; what was executed decides which are kept
-    (`synthesis.negatives.executions`).
-    """
-
-    def mutate(sample: Sample) -> list[Negative]:
-        return negatives(
-            sample, trajectories[sample.trajectory_id], tools, author, count, seed, further, spare, distance
-        )
-
-    made: dict[str, list[Negative]] = {}
-    for number, (sample, found) in enumerate(ahead(mutate, samples, author.workers), start=1):
-        made[sample.id] = found
-        progress(number, len(samples), sample.pattern)
-    return made
