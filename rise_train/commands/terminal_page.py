@@ -3,8 +3,8 @@
 import json
 from typing import TYPE_CHECKING
 
-from synthesis.dataset.dataset_card import Row
 from synthesis.dataset.sample_pages import Page, difference
+from synthesis.dataset.source import Row
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -10,7 +10,7 @@ from eval.replies.calls import Reply, Toolbox, calls_of
 from eval.replies.linear import takes_parallel_calls
 from eval.scores.metrics import score_task
 from rise_train.rows.check import Group, check_preference
-from synthesis.dataset.dataset_card import Row
+from synthesis.dataset.source import Row
 from synthesis.errors import UserError
 from synthesis.seeds import digest, seeded
 

@@ -5,8 +5,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from synthesis.dataset.dataset_card import Row
 from synthesis.dataset.reading import Stored
+from synthesis.dataset.source import Row
 from synthesis.seeds import seeded
 
 Page = Row

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import zip_longest
 
-from synthesis.negatives.mutations import Further
+from synthesis.negatives.mutations import Added
 from synthesis.records import Json, Mutation, Primitive, Sample, Step, Tool, Trajectory
 from synthesis.requests.critical import agreed
 from synthesis.seeds import seeded
@@ -111,7 +111,7 @@ def siblings(index: int, step: Step, tools: Mapping[str, Tool], needed: frozense
     yield from (mutation for _, mutation in made[:NEIGHBOURS])
 
 
-def proposer(tools: Mapping[str, Tool], primitives: Iterable[Primitive], seed: int) -> Further:
+def proposer(tools: Mapping[str, Tool], primitives: Iterable[Primitive], seed: int) -> Added:
     """Return what proposes mutations for a turn; extra arguments take values of the accepted `primitives`."""
     return partial(_propose, tools, values_seen(primitives), seed)
 
@@ -119,7 +119,7 @@ def proposer(tools: Mapping[str, Tool], primitives: Iterable[Primitive], seed: i
 def _propose(
     tools: Mapping[str, Tool], seen: Seen, seed: int, sample: Sample, trajectory: Trajectory, turn: int
 ) -> list[Mutation]:
-    """Return the further mutations of one turn, those to be taken first in front.
+    """Return the added mutations of one turn, those to be taken first in front.
 
     Values that the request rules out come first, for few requests have one; then extra arguments and siblings in turn.
     """

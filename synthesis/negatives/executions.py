@@ -14,11 +14,13 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal, Protocol
 
-from synthesis.calls.primitives import Policy, Progress, Runner
+from synthesis.calls.runner import Policy, Runner, policies_of
 from synthesis.calls.verdicts import judge
 from synthesis.journal import Journal
 from synthesis.negatives.mutations import apply, calls_of
+from synthesis.progress import Progress, silent
 from synthesis.records import Execution, Json, Negative, Record, Sample, Step, Tool, Trajectory
+from synthesis.run import Run
 from synthesis.seeds import digest
 from synthesis.trajectories.execute import clean
 from synthesis.trajectories.plans import reads_only
@@ -26,8 +28,6 @@ from synthesis.workers import spread
 
 KEPT_CHARS = 200
 """Characters of a result that the journal keeps."""
-
-
 TOGETHER = 50
 """Calls of one state that one set of servers executes; more are shared out."""
 OVERT_SHARE, OVERT_MOST = 0.25, 0.5
@@ -58,6 +58,26 @@ class ExecutedCall(Record):
     """Digest of the whole result."""
     state: str | None = None
     """Digest of what it changed in files, empty for nothing; None where it may have changed a server's memory."""
+
+
+async def executions_stage(run: Run) -> None:
+    """Execute the candidates if that is wanted, and keep and write those that are negatives."""
+    if run.config.execute:
+        stateless = frozenset(entry.name for entry in run.file.servers if entry.rise.state == "none")
+        journal = run.journal("executions", ExecutedCall)
+        executor = Executor(run.pool, policies_of(run.file), stateless, journal, run.config.result_chars)
+        trajectories = {trajectory.id: trajectory for trajectory in run.trajectories}
+        with run.stage("executions") as progress:
+            outcomes = await executor.verify(
+                run.samples, run.negatives, trajectories, count=run.config.negatives, progress=progress
+            )
+    else:
+        outcomes = unexecuted(run.negatives, run.config.negatives)
+    run.negatives, run.verdicts = outcomes.kept, outcomes.tables()
+    written = run.journal("negatives", Negative)
+    for negative in (negative for sample in run.samples for negative in outcomes.kept[sample.id]):
+        if negative.id not in written:
+            written.append(negative)
 
 
 @dataclass(frozen=True)
@@ -146,7 +166,7 @@ class Executor:
         trajectories: Mapping[str, Trajectory],
         *,
         count: int,
-        progress: Progress = lambda done, total, what: None,
+        progress: Progress = silent,
     ) -> Outcomes:
         """Keep, for every turn of every sample, the first `count` candidates that are not equivalent.
 

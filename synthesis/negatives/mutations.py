@@ -3,7 +3,7 @@
 The critical parameters of one decision turn are mutated, all else stays. Every critical parameter has a pool of
 deviating values (from the author) and, where it may be left out, the deletion; combinations over the pools are sampled
 by `sampling`. Nothing gets through that the tool's schema refuses, that means the same as gold, or that the request
-itself supports. Kinds beyond the paper's come from `further`.
+itself supports. Kinds beyond the paper's come from `added_kinds`.
 """
 
 import random
@@ -26,7 +26,7 @@ from synthesis.text.values import normal, same, supported
 
 THRESHOLD = 0.1
 """Combinations less complex than this are dropped (the paper's threshold is not known)."""
-FURTHER_SHARE = 5
+ADDED_SHARE = 5
 """One negative in so many is of a kind beyond the paper's, where one is possible: enough to be learnt, and the paper's
 mutations stay four fifths of the data."""
 _validators: dict[tuple[str, str], tuple[dict[str, Json], Draft202012Validator]] = {}
@@ -118,8 +118,8 @@ def _pool(
         yield Mutation(step=step, parameter=name, kind="deletion", before=before, deleted=True)
 
 
-Further = Callable[[Sample, Trajectory, int], list[Mutation]]
-"""Proposes mutations of the kinds beyond the paper's for one turn, the first to be taken first: `further.propose`."""
+Added = Callable[[Sample, Trajectory, int], list[Mutation]]
+"""Proposes mutations of the kinds beyond the paper's for one turn, the first to be taken first: `added_kinds`."""
 _Proposal = tuple[list[Mutation], float]
 """Mutations that are made together, and the sum of their deviations."""
 
@@ -136,13 +136,13 @@ def negatives(
     author: Author,
     count: int,
     seed: int,
-    further: Further = paper_only,
+    added: Added = paper_only,
     spare: int = 0,
     distance: Distance = surface,
 ) -> list[Negative]:
     """Return distinct negatives for every decision turn that has a critical parameter, turn by turn.
 
-    A turn gets at most `count`, one in `FURTHER_SHARE` of them from `further` where it has any, and after them at most
+    A turn gets at most `count`, one in `ADDED_SHARE` of them from `added` where it has any, and after them at most
     `spare` more, to take the place of those that turn out to do the same as the right call.
     """
     found: list[Negative] = []
@@ -151,8 +151,8 @@ def negatives(
         here = sites(sample, trajectory, turn, tools, author, pool_seed, distance)
         if any(site.options for site in here):
             rng = seeded(seed, "negatives", sample.id, turn)
-            due = count // FURTHER_SHARE + (rng.random() < count % FURTHER_SHARE / FURTHER_SHARE)
-            first = further(sample, trajectory, turn)[:due]
+            due = count // ADDED_SHARE + (rng.random() < count % ADDED_SHARE / ADDED_SHARE)
+            first = added(sample, trajectory, turn)[:due]
             proposals = chain(_singles(first, distance), _drawn(here, count - len(first), 2 * (count + spare), rng))
             found += islice(_distinct(sample, trajectory, turn, tools, len(here), proposals), count + spare)
     return found

@@ -3,13 +3,15 @@
 from collections.abc import Sequence
 
 from synthesis.authors.base import Author, AuthorError, Draft
-from synthesis.calls.primitives import Progress
-from synthesis.dataset.rows import normal
+from synthesis.errors import UserError
 from synthesis.journal import Journal
+from synthesis.progress import Progress, silent
 from synthesis.records import Record, Sample, Tool, Trajectory
 from synthesis.requests.critical import agreed, ground
 from synthesis.requests.difficulty import detected, distractor_fault
+from synthesis.run import Run
 from synthesis.seeds import digest
+from synthesis.text.equality import request_key
 from synthesis.workers import ahead
 
 VARIANTS = 8
@@ -26,6 +28,20 @@ class RejectedSample(Record):
     reason: str
 
 
+async def samples_stage(run: Run) -> None:
+    """Have the trajectories put into words until there are as many positives as wanted."""
+    if not run.trajectories:
+        raise UserError(f"{run.folder / 'primitives.jsonl'}: no call succeeded, so there is nothing to learn from.")
+    accepted, rejected = run.journal("samples", Sample), run.journal("samples_rejected", RejectedSample)
+    count, seed = run.config.positives, run.config.seed
+    with run.stage("samples") as progress:
+        run.samples = await run.aside(
+            lambda: compose(
+                run.trajectories, run.tools, run.author, accepted, rejected, count=count, seed=seed, progress=progress
+            )
+        )
+
+
 def compose(
     trajectories: Sequence[Trajectory],
     tools: dict[str, Tool],
@@ -35,7 +51,7 @@ def compose(
     *,
     count: int,
     seed: int,
-    progress: Progress = lambda done, total, what: None,
+    progress: Progress = silent,
 ) -> list[Sample]:
     """Ask the author for requests until there are `count` positives; fewer come back when he has no more to say.
 
@@ -55,7 +71,7 @@ def compose(
     for (variant, trajectory), written in ahead(write, turns, author.workers, lambda: count - len(done)):
         made = _distinct(written, variant, requests)
         if isinstance(made, Sample):
-            requests.add(normal(made.request))
+            requests.add(request_key(made.request))
             done.append(made)
             if made.id not in accepted:
                 accepted.append(made)
@@ -67,7 +83,7 @@ def compose(
 
 def _distinct(written: Sample | RejectedSample, variant: int, requests: set[str]) -> Sample | RejectedSample:
     """What was written, or its rejection where another positive has the same request."""
-    if isinstance(written, RejectedSample) or normal(written.request) not in requests:
+    if isinstance(written, RejectedSample) or request_key(written.request) not in requests:
         return written
     return _rejection(written.trajectory_id, variant, written.request, "duplicate: another positive has this request")
 

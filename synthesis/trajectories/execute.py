@@ -5,14 +5,19 @@ from collections.abc import Sequence
 from typing import Literal
 
 from synthesis.authors.base import is_reference
-from synthesis.calls.primitives import Policy, Progress, Runner, UnresolvedError, fill, has_reference, schema_reason
+from synthesis.calls.references import UnresolvedError, fill, has_reference
+from synthesis.calls.runner import Policy, Runner, policies_of
 from synthesis.calls.verdicts import judge
 from synthesis.journal import Journal
+from synthesis.progress import Progress, silent
 from synthesis.records import Condition, Edge, Json, Pattern, Primitive, Record, Step, Tool, Trajectory
+from synthesis.run import Run
+from synthesis.schemas import arguments_fault
 from synthesis.trajectories.conditions import mentions
 from synthesis.trajectories.plans import Plan, PlannedCall, Planner, reads_only
 from synthesis.workers import spread
 
+REQUESTS_PER_TRAJECTORY = 2
 BATCH = 12
 """Plans dealt before the planner hears how they went."""
 MAX_REJECTED = 3
@@ -34,6 +39,22 @@ class RejectionError(Exception):
     """The plan may not become a trajectory; the text says why."""
 
 
+async def trajectories_stage(run: Run) -> None:
+    """Put primitives together and execute each trajectory from end to end, as many as the samples need."""
+    with run.stage("trajectories") as progress:
+        run.trajectories = await generate(
+            run.pool,
+            policies_of(run.file),
+            run.journal("primitives", Primitive),
+            run.journal("trajectories", Trajectory),
+            run.journal("trajectories_rejected", RejectedTrajectory),
+            count=-(-run.config.positives // REQUESTS_PER_TRAJECTORY),
+            seed=run.config.seed,
+            result_chars=run.config.result_chars,
+            progress=progress,
+        )
+
+
 async def generate(
     pool: Sequence[Runner],
     policies: dict[str, Policy],
@@ -44,7 +65,7 @@ async def generate(
     count: int,
     seed: int,
     result_chars: int = 200,
-    progress: Progress = lambda done, total, what: None,
+    progress: Progress = silent,
 ) -> list[Trajectory]:
     """Plan and execute until `count` trajectories ran without an error; return them in the order of the plans.
 
@@ -108,7 +129,7 @@ async def execute(
         tool = servers.tools[call.tool]
         arguments = _resolved(tool, call, [step.result for step in steps])
         edges += _edges(call, arguments, index)
-        if reason := schema_reason(tool, arguments):
+        if reason := arguments_fault(tool, arguments):
             raise RejectionError(f"step {index}, {call.tool}: input_schema: {reason}")
         answer = await servers.call(call.tool, arguments)
         if reason := judge(tool, answer, policies[tool.server].errors, arguments):

@@ -11,7 +11,6 @@ from synthesis.authors.base import AuthorError, Candidate, Draft
 from synthesis.authors.llm.answers import Alternatives, Opinion, Request
 from synthesis.authors.llm.calls import Calls
 from synthesis.authors.llm.prompting import LONG_CHARS, described, offered, prompt
-from synthesis.authors.offline.guesses import template_files
 from synthesis.journal import Journal
 from synthesis.llm.client import AnswerCache, AnswerError, Client, ModelOptions, RejectedAnswer
 from synthesis.llm.costs import Costs, load_price
@@ -125,18 +124,17 @@ class LLMAuthor:
         return answer.pool(value, EACH)
 
 
-def open_author(options: ModelOptions, run: Path, seed: int, template: Path | None, files: ExitStack) -> LLMAuthor:
+def open_author(options: ModelOptions, run: Path, seed: int, paths: Sequence[str], files: ExitStack) -> LLMAuthor:
     """The author of a run: answers and ledger in `RUN/llm_cache`, failures in `RUN/llm_rejected.jsonl`.
 
-    Candidate calls may name the files of the sandbox's `template`; `files` closes what is written. Raises `UserError`
+    Candidate calls may name the files in the sandbox at `paths`; `files` closes what is written. Raises `UserError`
     for options that cannot be right.
     """
     endpoint, cache = options.endpoint, run / "llm_cache"
     price = load_price(options.prices, endpoint.model) if options.prices else None
     costs = files.enter_context(closing(Costs(cache / "costs.jsonl", price, options.limits)))
     rejected = files.enter_context(Journal(run / "llm_rejected.jsonl", RejectedAnswer))
-    paths = template_files(template)[:MAX_FILES]
-    return LLMAuthor(Client(endpoint, AnswerCache(cache), rejected, costs), seed, paths)
+    return LLMAuthor(Client(endpoint, AnswerCache(cache), rejected, costs), seed, paths[:MAX_FILES])
 
 
 def _tools(trajectory: Trajectory) -> list[str]:

@@ -11,9 +11,11 @@ from typing import Literal
 
 from synthesis.authors.base import Candidate, is_reference
 from synthesis.authors.llm.answers import parsed
-from synthesis.calls.primitives import coverage, has_reference, schema_reason
+from synthesis.calls.candidates import coverage
+from synthesis.calls.references import has_reference
 from synthesis.llm.client import Answer
 from synthesis.records import Json, Tool
+from synthesis.schemas import arguments_fault
 from synthesis.text.values import normal
 
 MAX_SETUP = 3
@@ -78,7 +80,7 @@ class Calls(Answer):
             if reason := call.fault(offered):
                 return f"calls.{number}.{reason}"
             arguments = parsed(call.arguments)
-            reasons.append("" if has_reference(arguments) else schema_reason(tool, arguments))
+            reasons.append("" if has_reference(arguments) else arguments_fault(tool, arguments))
         return "" if "" in reasons else f"calls: none fits the tool's schema ({reasons[0] if reasons else 'no call'})"
 
 

@@ -7,7 +7,6 @@ stands for. Paths are those of files that the sandbox really has. No server's na
 import posixpath
 import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from jsonschema import Draft202012Validator
@@ -57,14 +56,6 @@ class World:
     """The tool's description."""
     files: tuple[str, ...] = ()
     """Logical paths of the files in the sandbox."""
-
-
-def template_files(template: Path | None) -> list[str]:
-    """Return the logical paths of the files in a sandbox's template, sorted; none without a template."""
-    if template is None:
-        return []
-    found = [path.relative_to(template).as_posix() for path in template.rglob("*") if path.is_file()]
-    return [posixpath.join(LOGICAL, path) for path in sorted(found)]
 
 
 def parameter_docs(tool: Tool) -> dict[str, str]:

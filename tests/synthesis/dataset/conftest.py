@@ -6,7 +6,7 @@ import pytest
 from fakes import POLICIES, TOOLS, FakeAuthor, FakeServers
 
 from synthesis.calls.primitives import collect
-from synthesis.dataset.rows import Source
+from synthesis.dataset.source import Source
 from synthesis.journal import Journal
 from synthesis.negatives.negate import negate
 from synthesis.records import Primitive, Sample, Trajectory
