@@ -32,7 +32,7 @@ def required(schema: Mapping[str, Json]) -> list[str]:
     return list(schema.get("required") or [])
 
 
-def parameter(tool: Tool, name: str) -> Schema:
+def schema_of(tool: Tool, name: str) -> Schema:
     """The schema of one parameter as it stands, without what its references point to; empty for an unknown one."""
     return properties(tool.input_schema).get(name, {})
 
@@ -68,7 +68,7 @@ def _validator(tool: Tool, name: str) -> Validator:
     """The validator of one parameter, or of all arguments for the empty name; made once a schema."""
     root = tool.input_schema
     if (id(root), name) not in _known:
-        _known[id(root), name] = (root, validator(parameter(tool, name) if name else root, root))
+        _known[id(root), name] = (root, validator(schema_of(tool, name) if name else root, root))
     return _known[id(root), name][1]
 
 

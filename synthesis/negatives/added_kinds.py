@@ -14,6 +14,7 @@ from itertools import zip_longest
 from synthesis.negatives.mutations import Added
 from synthesis.records import Json, Mutation, Primitive, Sample, Step, Tool, Trajectory
 from synthesis.requests.critical import agreed
+from synthesis.schemas import properties, required
 from synthesis.seeds import seeded
 from synthesis.text.values import leaves, normal, same, spaced, stands_in, supported
 from synthesis.trajectories.plans import reads_only
@@ -59,9 +60,9 @@ def extra_arguments(index: int, step: Step, tool: Tool, request: str, seen: Seen
     Left out: what is the default or reads like one (nothing, zero, empty, a plain no), and what the request may mean,
     because it names the parameter or says the value.
     """
-    required = tool.input_schema.get("required", [])
-    for parameter, schema in tool.input_schema.get("properties", {}).items():
-        if parameter in step.arguments or parameter in required or not isinstance(schema, dict):
+    needed = required(tool.input_schema)
+    for parameter, schema in properties(tool.input_schema).items():
+        if parameter in step.arguments or parameter in needed:
             continue
         if stands_in(spaced(parameter), request):
             continue
@@ -93,10 +94,8 @@ def siblings(index: int, step: Step, tools: Mapping[str, Tool], needed: frozense
     near = [tool for tool in tools.values() if tool.server == gold.server and tool.full_name not in needed]
     made: list[tuple[float, Mutation]] = []
     for tool in near:
-        arguments = {
-            name: step.arguments[name] for name in tool.input_schema.get("properties", {}) if name in step.arguments
-        }
-        complete = all(name in arguments for name in tool.input_schema.get("required", []))
+        arguments = {name: step.arguments[name] for name in properties(tool.input_schema) if name in step.arguments}
+        complete = all(name in arguments for name in required(tool.input_schema))
         if arguments and complete and not (arguments == step.arguments and _another_way(gold, tool)):
             mutation = Mutation(
                 step=index,

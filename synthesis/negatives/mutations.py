@@ -13,13 +13,12 @@ from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Any
 
-from jsonschema import Draft202012Validator
-
 from synthesis.authors.base import Author
 from synthesis.negatives.complexity import Distance, surface
 from synthesis.negatives.sampling import Space, complexity
 from synthesis.records import CriticalParameter, Json, Mutation, MutationKind, Negative, Sample, Tool, Trajectory
 from synthesis.requests.critical import agreed
+from synthesis.schemas import accepts, arguments_fault, required, schema_of
 from synthesis.seeds import digest, seeded
 from synthesis.servers.workspace import LOGICAL
 from synthesis.text.values import normal, same, supported
@@ -29,22 +28,6 @@ THRESHOLD = 0.1
 ADDED_SHARE = 5
 """One negative in so many is of a kind beyond the paper's, where one is possible: enough to be learnt, and the paper's
 mutations stay four fifths of the data."""
-_validators: dict[tuple[str, str], tuple[dict[str, Json], Draft202012Validator]] = {}
-
-
-def valid(tool: Tool, arguments: dict[str, Json]) -> bool:
-    """Tell whether the tool's input schema accepts the arguments."""
-    return bool(_validator(tool, "").is_valid(arguments))
-
-
-def _validator(tool: Tool, parameter: str) -> Draft202012Validator:
-    """The validator of one parameter, or of all arguments for the empty name; made once a schema."""
-    key, root = (tool.full_name, parameter), tool.input_schema
-    known = _validators.get(key)
-    if known is None or known[0] is not root:
-        own = {"$defs": root.get("$defs", {}), **root.get("properties", {}).get(parameter, {})} if parameter else root
-        known = _validators[key] = (root, Draft202012Validator(own))
-    return known[1]
 
 
 @dataclass(frozen=True)
@@ -68,7 +51,7 @@ def allowed(tool: Tool, arguments: dict[str, Json], parameter: str, after: Json,
         return False
     if same(before, after) or supported(after, request):
         return False
-    return bool(_validator(tool, parameter).is_valid(after))
+    return accepts(tool, parameter, after)
 
 
 def deletable(tool: Tool, arguments: dict[str, Json], parameter: str) -> bool:
@@ -76,11 +59,11 @@ def deletable(tool: Tool, arguments: dict[str, Json], parameter: str) -> bool:
 
     The sandbox's own folder counts as a default, for servers work in it.
     """
-    schema = tool.input_schema.get("properties", {}).get(parameter, {})
-    default = isinstance(schema, dict) and "default" in schema and same(schema["default"], arguments[parameter])
+    schema = schema_of(tool, parameter)
+    default = "default" in schema and same(schema["default"], arguments[parameter])
     default = default or arguments[parameter] == LOGICAL
     rest = {name: value for name, value in arguments.items() if name != parameter}
-    return parameter not in tool.input_schema.get("required", []) and not default and valid(tool, rest)
+    return parameter not in required(tool.input_schema) and not default and not arguments_fault(tool, rest)
 
 
 def sites(
@@ -192,7 +175,7 @@ def _distinct(
         negative = _negative(sample, trajectory, turn, mutations, complexity(len(mutations), sites, deviations))
         calls = apply(gold, negative, trajectory)
         key = _multiset(calls)
-        if key not in seen and all(valid(tools[call["name"]], call["arguments"]) for call in calls):
+        if key not in seen and not any(arguments_fault(tools[call["name"]], call["arguments"]) for call in calls):
             seen.add(key)
             yield negative
 

@@ -3,7 +3,7 @@
 from fakes import TOOLS
 
 from synthesis.records import Tool
-from synthesis.schemas import accepts, arguments_fault, in_order, parameter, properties, required, resolved, type_of
+from synthesis.schemas import accepts, arguments_fault, in_order, properties, required, resolved, schema_of, type_of
 
 TOOL = TOOLS["weather__get_forecast"]
 
@@ -52,6 +52,6 @@ def test_a_part_is_judged_with_the_whole_around_it() -> None:
 def test_the_declared_type_is_read_through_references_and_alternatives() -> None:
     schema = {"properties": {"a": {"$ref": "#/$defs/n", "description": "of a"}}, "$defs": {"n": {"type": "number"}}}
     tool = Tool(server="s", name="t", input_schema=schema)
-    assert resolved(parameter(tool, "a"), schema) == {"type": "number", "description": "of a"}
+    assert resolved(schema_of(tool, "a"), schema) == {"type": "number", "description": "of a"}
     assert type_of(resolved({"oneOf": [{"type": "null"}, {"type": ["null", "integer"]}]}, schema)) == "integer"
     assert type_of({}) == "string"

@@ -16,6 +16,7 @@ from synthesis.llm.client import AnswerCache, AnswerError, Client, ModelOptions,
 from synthesis.llm.costs import Costs, load_price
 from synthesis.llm.fencing import clean, cleaned, fence
 from synthesis.records import Difficulty, Json, MutationKind, Step, Tool, Trajectory
+from synthesis.schemas import schema_of
 from synthesis.seeds import seeded
 
 MAX_FILES = 200
@@ -111,8 +112,8 @@ class LLMAuthor:
         """
         if isinstance(value, bool):
             return [("antonym", not value)]
-        schema = tool.input_schema.get("properties", {}).get(parameter, {})
-        place = {"name": clean(parameter, 100), "schema": cleaned(schema), "value": value}
+        schema = cleaned(schema_of(tool, parameter))
+        place = {"name": clean(parameter, 100), "schema": schema, "value": value}
         about = {"name": tool.full_name, "description": clean(tool.description, LONG_CHARS)}
         asked = prompt(
             "alternatives", "negatives", tool=fence("tool", about), parameter=fence("parameter", place), each=EACH

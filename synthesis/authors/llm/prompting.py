@@ -10,6 +10,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from synthesis.llm.client import Prompt, Stage
 from synthesis.llm.fencing import clean, cleaned
 from synthesis.records import Json, Tool
+from synthesis.schemas import properties, required
 from synthesis.seeds import digest
 
 FOLDER = Path(__file__).parent / "prompts"
@@ -56,7 +57,7 @@ def offered(tools: Iterable[Tool]) -> list[dict[str, Json]]:
     """
     told: list[dict[str, Json]] = []
     room = OFFERED_CHARS
-    for tool in sorted(tools, key=lambda tool: (len(tool.input_schema.get("required", [])), tool.full_name)):
+    for tool in sorted(tools, key=lambda tool: (len(required(tool.input_schema)), tool.full_name)):
         brief = {**described(tool), "description": clean(tool.description, BRIEF_CHARS)}
         brief["parameters"] = _without_descriptions(brief["parameters"])
         if (size := len(json.dumps(brief))) <= room:
@@ -73,8 +74,8 @@ def slim(schema: dict[str, Json]) -> dict[str, Json]:
     bare: dict[str, Json] = _without_descriptions(whole)
     if len(json.dumps(bare)) <= SCHEMA_CHARS:
         return bare
-    required = set(bare.get("required", []))
-    return {**bare, "properties": {name: part for name, part in bare.get("properties", {}).items() if name in required}}
+    needed = set(required(bare))
+    return {**bare, "properties": {name: part for name, part in properties(bare).items() if name in needed}}
 
 
 def _without_descriptions(value: Json) -> Json:

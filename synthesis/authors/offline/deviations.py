@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from synthesis.authors.offline import shapes
-from synthesis.authors.offline.guesses import resolved
 from synthesis.authors.offline.shapes import Option
 from synthesis.records import Json, MutationKind
+from synthesis.schemas import properties, resolved
 from synthesis.text.lexicon import Words, lexicon
 from synthesis.text.similarity import alike, similarity, typos
 from synthesis.text.values import Kind, kind_of, normal
@@ -177,10 +177,10 @@ class _Maker:
     def _object(self, value: dict[str, Json], schema: dict[str, Any], peers: list[Json]) -> list[Option]:
         """One member changed, or a peer as a whole."""
         found = _peers(value, peers, self.rng)[:3]
-        properties = schema.get("properties", {})
+        members = properties(schema)
         for key, member in value.items():
-            inner = properties.get(key, {})
-            hint = f"{key} {inner.get('description', '')}" if isinstance(inner, dict) else key
+            inner = members.get(key, {})
+            hint = f"{key} {inner.get('description', '')}"
             known = [p[key] for p in peers if key in p and type(p[key]) is type(member) and p[key] != member]
             found += [(kind, {**value, key: option}) for kind, option in self.options(member, inner, hint, known)[:10]]
         return self.rng.sample(found, len(found))
