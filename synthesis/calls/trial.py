@@ -40,14 +40,14 @@ class Trial:
         if not repeat:
             return self._primitive(first, "")
         second = await self._execute(clean=not self.shared)
-        if self.shared and not _same(first, second):
+        if self.shared and not _same_answer(first, second):
             first, second = await self._execute(clean=True), await self._execute(clean=True)
         if isinstance(first, str):
             return self.skip(first)
         reason = self._judge(self.tool, first.result, first.arguments)
         if not isinstance(second, str) and second.result.down:
             reason = reason or self._judge(self.tool, second.result, second.arguments)
-        return self._primitive(first, reason, deterministic=_same(first, second))
+        return self._primitive(first, reason, deterministic=_same_answer(first, second))
 
     def _judge(self, tool: Tool, result: ToolResult, arguments: dict[str, Json]) -> str:
         return judge(tool, result, self.policies[tool.server].errors, arguments)
@@ -112,7 +112,7 @@ class Outcome:
         return text
 
 
-def _same(first: Outcome | str, second: Outcome | str) -> bool:
+def _same_answer(first: Outcome | str, second: Outcome | str) -> bool:
     if isinstance(first, str) or isinstance(second, str):
         return False
     return first.masked == second.masked and first.result.is_error == second.result.is_error

@@ -16,7 +16,10 @@ from synthesis.records import Json, Mutation, Primitive, Sample, Step, Tool, Tra
 from synthesis.requests.critical import agreed
 from synthesis.schemas import properties, required
 from synthesis.seeds import seeded
-from synthesis.text.values import leaves, normal, same, spaced, stands_in, supported
+from synthesis.text.equality import normal_form, same_meaning
+from synthesis.text.evidence import stands_in, supported
+from synthesis.text.kinds import leaves
+from synthesis.text.saying import spaced
 from synthesis.trajectories.plans import reads_only
 
 NEIGHBOURS = 3
@@ -34,7 +37,7 @@ def values_seen(primitives: Iterable[Primitive]) -> Seen:
     for primitive in primitives:
         if primitive.verdict == "ok":
             for parameter, value in primitive.arguments.items():
-                found[primitive.tool, parameter].setdefault(normal(value), value)
+                found[primitive.tool, parameter].setdefault(normal_form(value), value)
     return {key: list(values.values()) for key, values in found.items()}
 
 
@@ -48,7 +51,7 @@ def distractors(sample: Sample, trajectory: Trajectory, turn: int) -> Iterator[M
         step = trajectory.steps[found.step]
         if step.turn == turn and (found.step, found.parameter) in critical:
             before = step.arguments[found.parameter]
-            if type(before) is type(found.value) and not same(before, found.value):
+            if type(before) is type(found.value) and not same_meaning(before, found.value):
                 yield Mutation(
                     step=found.step, parameter=found.parameter, kind="distractor", before=before, after=found.value
                 )
@@ -78,7 +81,7 @@ def _offered(schema: dict[str, Json]) -> list[Json]:
 
 def _idle(value: Json, schema: dict[str, Json]) -> bool:
     """Whether giving the value most likely changes nothing."""
-    if "default" in schema and same(schema["default"], value):
+    if "default" in schema and same_meaning(schema["default"], value):
         return True
     return all(leaf in (None, 0, "", False) for leaf in leaves(value))
 

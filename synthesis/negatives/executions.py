@@ -22,7 +22,7 @@ from synthesis.progress import Progress, silent
 from synthesis.records import Execution, Json, Negative, Record, Sample, Step, Tool, Trajectory
 from synthesis.run import Run
 from synthesis.seeds import digest
-from synthesis.trajectories.execute import clean
+from synthesis.text.visible import shortened
 from synthesis.trajectories.plans import reads_only
 from synthesis.workers import spread
 
@@ -316,9 +316,9 @@ class _Room:
         self.names = {}
         for step in call.before:
             answer = await self.servers.call(step.tool, renamed(step.arguments, self.names))
-            text = clean(answer.text, self.executor.result_chars)
+            text = shortened(answer.text, self.executor.result_chars)
             if text != step.result and (forget or not learn_names(step.result, text, self.names)):
-                return f"{step.tool} answered otherwise than before: {clean(answer.text, KEPT_CHARS)}"
+                return f"{step.tool} answered otherwise than before: {shortened(answer.text, KEPT_CHARS)}"
         return ""
 
     async def _call(self, call: Wanted) -> ExecutedCall:
@@ -339,7 +339,7 @@ class _Room:
         return call.record(
             "overt" if reason else "ok",
             reason,
-            result=clean(text, KEPT_CHARS),
+            result=shortened(text, KEPT_CHARS),
             outcome=digest(text),
             state=None if remembers else files,
         )

@@ -21,7 +21,8 @@ from synthesis.requests.critical import agreed
 from synthesis.schemas import accepts, arguments_fault, required, schema_of
 from synthesis.seeds import digest, seeded
 from synthesis.servers.workspace import LOGICAL
-from synthesis.text.values import normal, same, supported
+from synthesis.text.equality import normal_form, same_meaning
+from synthesis.text.evidence import supported
 
 THRESHOLD = 0.1
 """Combinations less complex than this are dropped (the paper's threshold is not known)."""
@@ -49,7 +50,7 @@ def allowed(tool: Tool, arguments: dict[str, Json], parameter: str, after: Json,
     types = {type(before), type(after)}
     if len(types) > 1 and (types != {int, float} or (isinstance(before, int) and not float(after).is_integer())):
         return False
-    if same(before, after) or supported(after, request):
+    if same_meaning(before, after) or supported(after, request):
         return False
     return accepts(tool, parameter, after)
 
@@ -60,7 +61,7 @@ def deletable(tool: Tool, arguments: dict[str, Json], parameter: str) -> bool:
     The sandbox's own folder counts as a default, for servers work in it.
     """
     schema = schema_of(tool, parameter)
-    default = "default" in schema and same(schema["default"], arguments[parameter])
+    default = "default" in schema and same_meaning(schema["default"], arguments[parameter])
     default = default or arguments[parameter] == LOGICAL
     rest = {name: value for name, value in arguments.items() if name != parameter}
     return parameter not in required(tool.input_schema) and not default and not arguments_fault(tool, rest)
@@ -92,10 +93,10 @@ def _pool(
 ) -> Iterator[Mutation]:
     step, name = critical.step, critical.parameter
     before = arguments[name]
-    seen = {normal(before)}
+    seen = {normal_form(before)}
     for kind, after in author.alternatives(tool, name, before, seed):
-        if normal(after) not in seen and allowed(tool, arguments, name, after, request):
-            seen.add(normal(after))
+        if normal_form(after) not in seen and allowed(tool, arguments, name, after, request):
+            seen.add(normal_form(after))
             yield Mutation(step=step, parameter=name, kind=kind, before=before, after=after)
     if deletable(tool, arguments, name):
         yield Mutation(step=step, parameter=name, kind="deletion", before=before, deleted=True)
@@ -187,7 +188,7 @@ def calls_of(trajectory: Trajectory, steps: Sequence[int]) -> list[dict[str, Any
 
 def _multiset(calls: list[dict[str, Any]]) -> str:
     """The calls as a key in which their order does not count: two calls that swapped places do the same."""
-    return "|".join(sorted(f"{call['name']}{normal(call['arguments'])}" for call in calls))
+    return "|".join(sorted(f"{call['name']}{normal_form(call['arguments'])}" for call in calls))
 
 
 def _negative(sample: Sample, trajectory: Trajectory, turn: int, mutations: list[Mutation], score: float) -> Negative:

@@ -9,8 +9,10 @@ import re
 from synthesis.authors.base import Draft
 from synthesis.records import CriticalParameter, Json, Tool, Trajectory
 from synthesis.schemas import schema_of
+from synthesis.text.evidence import supported
+from synthesis.text.kinds import leaves
 from synthesis.text.lexicon import lexicon
-from synthesis.text.values import leaves, spaced, supported
+from synthesis.text.saying import spaced
 
 _EMPTY_WORDS = frozenset(
     ("the", "and", "for", "with", "that", "this", "from", "into", "only", "just", "all", "any", "its")

@@ -30,7 +30,7 @@ def similarity(first: str, second: str) -> float:
     return 1 - edit_distance(first, second) / max(len(first), len(second), 1)
 
 
-def alike(first: str, second: str) -> bool:
+def looks_alike(first: str, second: str) -> bool:
     """Tell whether two strings are easily taken for each other: a similarity above 0.75."""
     lengths = sorted((len(first[:60]), len(second[:60])))
     return lengths[0] > 0.75 * lengths[1] and similarity(first, second) > 0.75

@@ -1,6 +1,5 @@
 """Virtual trajectories (RISE, section 3.2.2): plans over primitives, each executed once more from end to end."""
 
-import unicodedata
 from collections.abc import Sequence
 from typing import Literal
 
@@ -13,6 +12,7 @@ from synthesis.progress import Progress, silent
 from synthesis.records import Condition, Edge, Json, Pattern, Primitive, Record, Step, Tool, Trajectory
 from synthesis.run import Run
 from synthesis.schemas import arguments_fault
+from synthesis.text.visible import shortened
 from synthesis.trajectories.conditions import mentions
 from synthesis.trajectories.plans import Plan, PlannedCall, Planner, reads_only
 from synthesis.workers import spread
@@ -143,7 +143,7 @@ async def execute(
                 turn=call.turn,
                 tool=call.tool,
                 arguments=arguments,
-                result=clean(answer.text, result_chars),
+                result=shortened(answer.text, result_chars),
                 primitive_id=call.primitive_id,
             )
         )
@@ -190,9 +190,3 @@ def _condition(plan: Plan, steps: list[Step]) -> Condition | None:
         else_tool=else_tool,
         else_arguments=else_arguments,
     )
-
-
-def clean(text: str, limit: int) -> str:
-    """`text` as the model sees it: control characters out (line breaks stay), at most `limit` characters."""
-    kept = "".join(char for char in text if char in "\n\t" or unicodedata.category(char)[0] != "C")
-    return kept if len(kept) <= limit else kept[: max(0, limit - 3)] + "..."

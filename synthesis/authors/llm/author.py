@@ -14,10 +14,11 @@ from synthesis.authors.llm.prompting import LONG_CHARS, described, offered, prom
 from synthesis.journal import Journal
 from synthesis.llm.client import AnswerCache, AnswerError, Client, ModelOptions, RejectedAnswer
 from synthesis.llm.costs import Costs, load_price
-from synthesis.llm.fencing import clean, cleaned, fence
+from synthesis.llm.fencing import cleaned, fence
 from synthesis.records import Difficulty, Json, MutationKind, Step, Tool, Trajectory
 from synthesis.schemas import schema_of
 from synthesis.seeds import seeded
+from synthesis.text.visible import shortened
 
 MAX_FILES = 200
 """Files of the sandbox that a prompt names."""
@@ -96,14 +97,14 @@ class LLMAuthor:
             "objection",
             "samples",
             tools=fence("tools", [described(tools[name]) for name in _tools(trajectory)]),
-            request=fence("request", clean(draft.request, LONG_CHARS)),
+            request=fence("request", shortened(draft.request, LONG_CHARS)),
             calls=fence("calls", [_told(trajectory, i, results=False) for i in range(len(trajectory.steps))]),
         )
         try:
             opinion = self._client.ask(asked, Opinion, self._seed)
         except AnswerError as error:
             raise AuthorError(str(error)) from error
-        return "" if opinion.agrees else f"objection: {clean(opinion.reason, 200) or 'the calls are not asked for'}"
+        return "" if opinion.agrees else f"objection: {shortened(opinion.reason, 200) or 'the calls are not asked for'}"
 
     def alternatives(self, tool: Tool, parameter: str, value: Json, seed: int) -> list[tuple[MutationKind, Json]]:
         """Return the model's deviating values; one question a value, whichever sample it stands in.
@@ -113,8 +114,8 @@ class LLMAuthor:
         if isinstance(value, bool):
             return [("antonym", not value)]
         schema = cleaned(schema_of(tool, parameter))
-        place = {"name": clean(parameter, 100), "schema": schema, "value": value}
-        about = {"name": tool.full_name, "description": clean(tool.description, LONG_CHARS)}
+        place = {"name": shortened(parameter, 100), "schema": schema, "value": value}
+        about = {"name": tool.full_name, "description": shortened(tool.description, LONG_CHARS)}
         asked = prompt(
             "alternatives", "negatives", tool=fence("tool", about), parameter=fence("parameter", place), each=EACH
         )
@@ -163,7 +164,7 @@ def _told(trajectory: Trajectory, index: int, results: bool) -> dict[str, Json]:
         for name, value in step.arguments.items()
     }
     told = {"step": index, "turn": step.turn, "tool": step.tool, "arguments": arguments}
-    return {**told, "result": clean(step.result, LONG_CHARS)} if results else told
+    return {**told, "result": shortened(step.result, LONG_CHARS)} if results else told
 
 
 def _condition(trajectory: Trajectory) -> str:
@@ -171,7 +172,7 @@ def _condition(trajectory: Trajectory) -> str:
     if condition is None:
         return ""
     content = {
-        "value": clean(condition.value, 200),
+        "value": shortened(condition.value, 200),
         "then": {"tool": condition.then_tool, "arguments": cleaned(condition.then_arguments)},
         "else": {"tool": condition.else_tool, "arguments": cleaned(condition.else_arguments)},
         "holds": condition.holds,

@@ -16,7 +16,7 @@ from synthesis.calls.references import has_reference
 from synthesis.llm.client import Answer
 from synthesis.records import Json, Tool
 from synthesis.schemas import arguments_fault
-from synthesis.text.values import normal
+from synthesis.text.equality import normal_form
 
 MAX_SETUP = 3
 """Setup calls before one candidate."""
@@ -70,7 +70,7 @@ class Calls(Answer):
             candidate = Candidate(
                 tool=tool.full_name, arguments=arguments, setup=setup, coverage=coverage(tool, arguments)
             )
-            found.setdefault(normal([arguments, setup]), candidate)
+            found.setdefault(normal_form([arguments, setup]), candidate)
         return list(found.values())[:count]
 
     def fault(self, tool: Tool, offered: Collection[str]) -> str:

@@ -8,10 +8,11 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from synthesis.llm.client import Prompt, Stage
-from synthesis.llm.fencing import clean, cleaned
+from synthesis.llm.fencing import cleaned
 from synthesis.records import Json, Tool
 from synthesis.schemas import properties, required
 from synthesis.seeds import digest
+from synthesis.text.visible import shortened
 
 FOLDER = Path(__file__).parent / "prompts"
 LONG_CHARS = 2000
@@ -45,7 +46,7 @@ def described(tool: Tool) -> dict[str, Json]:
     """A tool as the model is told of it: name, description and input schema, each within its size."""
     return {
         "name": tool.full_name,
-        "description": clean(tool.description, LONG_CHARS),
+        "description": shortened(tool.description, LONG_CHARS),
         "parameters": slim(tool.input_schema),
     }
 
@@ -58,7 +59,7 @@ def offered(tools: Iterable[Tool]) -> list[dict[str, Json]]:
     told: list[dict[str, Json]] = []
     room = OFFERED_CHARS
     for tool in sorted(tools, key=lambda tool: (len(required(tool.input_schema)), tool.full_name)):
-        brief = {**described(tool), "description": clean(tool.description, BRIEF_CHARS)}
+        brief = {**described(tool), "description": shortened(tool.description, BRIEF_CHARS)}
         brief["parameters"] = _without_descriptions(brief["parameters"])
         if (size := len(json.dumps(brief))) <= room:
             told.append(brief)

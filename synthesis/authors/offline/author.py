@@ -9,13 +9,14 @@ from synthesis.authors.base import Candidate, Draft
 from synthesis.authors.offline import styles, twists
 from synthesis.authors.offline.deviations import deviations
 from synthesis.authors.offline.fallback import make_book
-from synthesis.authors.offline.phrasebook import FOLDER, Phrasebook, SetupCall, ToolEntry, canonical, load_folder
+from synthesis.authors.offline.phrasebook import FOLDER, Phrasebook, SetupCall, ToolEntry, load_folder
 from synthesis.authors.offline.twists import Twist
 from synthesis.authors.offline.wording import Clause, Mood, clause
 from synthesis.calls.candidates import coverage
 from synthesis.records import Condition, CriticalParameter, Distractor, Json, MutationKind, Tool, Trajectory
 from synthesis.schemas import in_order, resolved, schema_of
 from synthesis.seeds import seeded
+from synthesis.text.equality import canonical
 from synthesis.text.lexicon import Words
 
 TWISTED = 0.55

@@ -5,11 +5,12 @@ import re
 from collections.abc import Sequence
 
 from synthesis.authors.offline.guesses import World, parameter_docs, samples
-from synthesis.authors.offline.phrasebook import Phrasebook, ToolEntry, canonical
+from synthesis.authors.offline.phrasebook import Phrasebook, ToolEntry
 from synthesis.records import Json, Tool
 from synthesis.schemas import properties, required, schema_of
+from synthesis.text.equality import canonical
 from synthesis.text.lexicon import lexicon
-from synthesis.text.values import spaced
+from synthesis.text.saying import spaced
 
 LONGEST_HEAD = 9
 """Words of a description's first sentence that still make a way of asking."""

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 
 from jsonschema.exceptions import SchemaError
 
-from synthesis.authors.offline.phrasebook import canonical
 from synthesis.records import Json, Tool
 from synthesis.schemas import Schema, properties, required, resolved, type_of, validator
 from synthesis.servers.workspace import LOGICAL
+from synthesis.text.equality import canonical
 from synthesis.text.lexicon import lexicon
-from synthesis.text.values import spaced
+from synthesis.text.saying import spaced
 
 DEEPEST, MOST = 4, 12
 """How deep lists and objects are filled, and how many of them are made."""

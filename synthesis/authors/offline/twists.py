@@ -8,7 +8,10 @@ from typing import Literal
 
 from synthesis.records import Json, Tool, Trajectory
 from synthesis.schemas import accepts
-from synthesis.text.values import kind_of, leaves, same, say, supported
+from synthesis.text.equality import same_meaning
+from synthesis.text.evidence import supported
+from synthesis.text.kinds import kind_of, leaves
+from synthesis.text.saying import say
 
 TwistKind = Literal["ruled_out", "correction"]
 Peers = Callable[[Tool, str, Json], Sequence[Json]]
@@ -105,7 +108,7 @@ def _short(value: Json) -> bool:
 
 def _confusable(value: Json, other: Json) -> bool:
     """Of the same kind, with another meaning, and neither says the other."""
-    if not _short(other) or kind_of(value) != kind_of(other) or same(value, other):
+    if not _short(other) or kind_of(value) != kind_of(other) or same_meaning(value, other):
         return False
     return not supported(value, say(other)) and not supported(other, say(value))
 

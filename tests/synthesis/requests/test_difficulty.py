@@ -12,7 +12,8 @@ from synthesis.records import CriticalParameter, Distractor, Sample, Trajectory
 from synthesis.requests.critical import ground
 from synthesis.requests.difficulty import detected
 from synthesis.requests.samples import RejectedSample, compose
-from synthesis.text.values import same, supported
+from synthesis.text.equality import same_meaning
+from synthesis.text.evidence import supported
 
 
 @pytest.fixture
@@ -32,7 +33,7 @@ def test_a_wrong_value_is_said_and_the_right_one_is_still_proven(author: Offline
     for draft in drafts:
         (distractor,) = draft.distractors
         right = trajectory.steps[distractor.step].arguments[distractor.parameter]
-        assert not same(right, distractor.value)
+        assert not same_meaning(right, distractor.value)
         assert type(right) is type(distractor.value)
         assert supported(distractor.value, distractor.evidence), draft.request
         assert distractor.evidence in draft.request
