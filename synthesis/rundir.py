@@ -10,7 +10,7 @@ from synthesis.json_file import write_json
 from synthesis.records import Json
 from synthesis.seeds import digest
 
-FORMAT = 2
+FORMAT = 3
 """Version of the run directory; a run of another format is refused."""
 JOURNALS = (
     "primitives.jsonl",
