@@ -2,20 +2,28 @@
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress as Bars
 
-from synthesis.calls.primitives import Progress as Report
-
+Progress = Callable[[int, int, str], None]
+"""Called as `progress(done, total, what is being worked on)`."""
 LINE_EVERY_S = 5.0
 
 
+def silent(done: int, total: int, what: str) -> None:
+    """Progress that nobody looks at."""
+
+
 @contextmanager
-def stage(title: str) -> Iterator[Report]:
+def stage(title: str) -> Iterator[Progress]:
     """A stage with the name `title`; yields what to call with `(done, total, item)`."""
+    from rich.console import Console
+
     console = Console(stderr=True)
     if console.is_terminal:
         with _bars(console) as bars:
@@ -27,7 +35,16 @@ def stage(title: str) -> Iterator[Report]:
         lines.close()
 
 
-def _bars(console: Console) -> Progress:
+def _bars(console: "Console") -> "Bars":
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
     columns = (TextColumn("{task.description:<13}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     return Progress(*columns, TimeRemainingColumn(), TextColumn("[dim]{task.fields[item]}"), console=console)
 

@@ -193,8 +193,6 @@ class Sample(Record):
     distractors: list[Distractor] = []
     intentions: list[str] = []
     """One a step: the words of the request that ask for it (the sub-intention; RISE, section 3.2.3)."""
-    complete: bool = True
-    """The completion label: every step succeeded, so the request was fulfilled."""
 
 
 class Mutation(Record):

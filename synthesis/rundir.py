@@ -4,17 +4,13 @@ import json
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from synthesis.errors import UserError
 from synthesis.json_file import write_json
 from synthesis.records import Json
 from synthesis.seeds import digest
 
-if TYPE_CHECKING:
-    from synthesis.servers.mcp_config import ServersFile
-
-FORMAT = 2
+FORMAT = 3
 """Version of the run directory; a run of another format is refused."""
 JOURNALS = (
     "primitives.jsonl",
@@ -61,17 +57,6 @@ class Config:
     def hash(self) -> str:
         """Content hash of the configuration."""
         return digest(asdict(self))
-
-
-def fingerprint(file: "ServersFile") -> str:
-    """Hash of the servers file's text, before `${VAR}` is filled in, and of the sandbox that it names."""
-    parts = [file.path.read_text(encoding="utf-8")]
-    if file.template is not None:
-        paths = sorted(path for path in file.template.rglob("*") if path.is_file())
-        parts += [f"{path.relative_to(file.template)} {digest(path.read_bytes().hex())}" for path in paths]
-    if file.setup is not None:
-        parts.append(file.setup.read_text(encoding="utf-8"))
-    return digest(parts)
 
 
 def open_run(run: Path, config: Config, fresh: bool) -> dict[str, Json]:

@@ -3,8 +3,9 @@
 import json
 from typing import TYPE_CHECKING
 
-from synthesis.dataset.dataset_card import Row
 from synthesis.dataset.sample_pages import Page, difference
+from synthesis.dataset.source import Row
+from synthesis.text.visible import visible
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -18,17 +19,17 @@ def show(console: "Console", page: Page) -> None:
 
     facts = [page["split"], page["pattern"], page["style"], *page["servers"], *page["difficulty"]]
     console.print(Rule(Text(" · ".join(facts), style="dim"), align="left", style="dim"))
-    console.print(Text(_clean(page["request"]), style="bold"))
+    console.print(Text(visible(page["request"]), style="bold"))
     for number, turn in enumerate(page["turns"], 1):
         console.print(Text(f"\nturn {number} of {len(page['turns'])}", style="dim"))
         console.print(_calls(turn["calls"], turn["calls"], turn["critical"]))
         for result in turn["results"]:
-            console.print(Text("  -> " + _clean(result), style="dim"))
+            console.print(Text("  -> " + visible(result), style="dim"))
         for negative in turn["negatives"]:
             told = [negative["kind"], negative["executed"] or "not executed", f"score {negative['score']:.2f}"]
             console.print(Text(f"  deviates: {', '.join(told)}  {negative['id']}", style="red"))
             console.print(_calls(negative["calls"], turn["calls"], turn["critical"]))
-    console.print(Text("\n" + _clean(page["response"])))
+    console.print(Text("\n" + visible(page["response"])))
     console.print(Text("\ntools in the prompt: " + ", ".join(page["tools"]), style="dim"))
     console.print(Text(f"sample {page['id']}, trajectory {page['trajectory']}", style="dim"))
     groups = [turn["group"] for turn in page["turns"] if turn["group"]]
@@ -58,9 +59,4 @@ def _calls(made: list[Row], right: list[Row], critical: list[list[object]]) -> "
 
 
 def _json(value: object) -> str:
-    return _clean(json.dumps(value, ensure_ascii=False))
-
-
-def _clean(text: str) -> str:
-    """Text of a tool without the control characters that would move the terminal's cursor."""
-    return "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in text)
+    return visible(json.dumps(value, ensure_ascii=False))

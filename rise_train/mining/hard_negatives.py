@@ -17,9 +17,9 @@ from eval.rollouts.decisions import level
 from rise_train.mining.model_scores import OWN, Miner, Scores
 from rise_train.models.fingerprint import hash_model
 from rise_train.rows.reading import hash_data
-from synthesis.dataset import rows as datasets
-from synthesis.dataset.dataset_card import Row
 from synthesis.dataset.reading import Stored, read
+from synthesis.dataset.source import Row
+from synthesis.dataset.writing import PREFERENCE, SFT, save
 from synthesis.errors import UserError
 from synthesis.journal import Journal
 from synthesis.progress import stage
@@ -141,8 +141,8 @@ def _count(journal: Journal[Scores], rows: Sequence[Row], chosen: Sequence[Row])
 
 def _write(stored: Stored, preference: dict[str, list[Row]], folder: Path, note: str) -> None:
     shutil.rmtree(folder, ignore_errors=True)
-    datasets.save(stored.sft, datasets.SFT, folder / "sft")
-    datasets.save(preference, datasets.PREFERENCE, folder / "preference")
+    save(stored.sft, SFT, folder / "sft")
+    save(preference, PREFERENCE, folder / "preference")
     card = stored.folder / "README.md"
     before = card.read_text(encoding="utf-8") if card.is_file() else "# Tool calls as the user meant them\n"
     (folder / "README.md").write_text(f"{before}\n## Mined\n\n{note}\n", encoding="utf-8")

@@ -12,7 +12,7 @@ from eval.replies.linear import takes_parallel_calls
 from eval.scores.metrics import score_task
 from rise_train.rows.check import check_preference
 from rise_train.rows.groups import Group
-from synthesis.dataset.dataset_card import Row
+from synthesis.dataset.source import Row
 from synthesis.errors import UserError
 from synthesis.seeds import digest, seeded
 

@@ -72,7 +72,7 @@ def _refuse_other_ways(training_args: Any) -> None:
 
 def _require_base(data_args: Any, model_args: Any) -> None:
     """Raise `UserError` where the result will be an adapter on a base that only this machine has."""
-    from rise_train.models.loading import base_of
+    from eval.policies.adapters import base_of
 
     if not model_args.use_peft:
         return

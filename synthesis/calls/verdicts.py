@@ -12,9 +12,8 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from types import MappingProxyType
 
-import jsonschema
-
 from synthesis.records import Json, Tool, ToolResult
+from synthesis.schemas import answer_fault
 
 QUOTED = 120
 """Characters of the offending text that a reason quotes."""
@@ -57,11 +56,8 @@ def _reason(rule: str, text: str) -> str:
 
 
 def _schema_violation(tool: Tool, result: ToolResult) -> str:
-    if tool.output_schema is None or result.structured is None:
-        return ""
-    validator = jsonschema.Draft202012Validator(tool.output_schema)
-    error = next(iter(validator.iter_errors(result.structured)), None)
-    return _reason("output_schema", error.message) if error else ""
+    fault = "" if result.structured is None else answer_fault(tool, result.structured)
+    return _reason("output_schema", fault) if fault else ""
 
 
 def _text_failure(text: str, extra: Sequence[str], sent: Sequence[str]) -> str:

@@ -3,11 +3,9 @@
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
+from synthesis.dataset.source import Row
 from synthesis.records import Json, Sample, Tool, Trajectory
-
-Row = dict[str, Any]
 
 
 def count(

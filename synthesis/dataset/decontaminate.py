@@ -15,9 +15,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from synthesis.dataset import rows as dataset
-from synthesis.dataset.dataset_card import Row
 from synthesis.dataset.reading import Stored
+from synthesis.dataset.source import Row
+from synthesis.dataset.writing import PREFERENCE, SFT, save
 from synthesis.errors import UserError
 from synthesis.records import Json
 
@@ -148,8 +148,8 @@ def clean(stored: Stored, report: Report, folder: Path) -> tuple[int, int]:
     }
     if emptied := [split for split, rows in sft.items() if stored.sft[split] and not rows]:
         raise UserError(f"{stored.folder}: every request of {', '.join(emptied)} matches, so nothing would be left.")
-    dataset.save(sft, dataset.SFT, folder / "sft")
-    dataset.save(groups, dataset.PREFERENCE, folder / "preference")
+    save(sft, SFT, folder / "sft")
+    save(groups, PREFERENCE, folder / "preference")
     negatives = _negatives(stored.preference) - _negatives(groups)
     card = (stored.folder / "README.md").read_text(encoding="utf-8")
     note = (

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from synthesis.dataset.dataset_card import Row
+from synthesis.dataset.source import Row
 from synthesis.errors import UserError
 
 CONFIGS = ("sft", "preference")
@@ -12,7 +12,7 @@ CONFIGS = ("sft", "preference")
 
 @dataclass(frozen=True)
 class Stored:
-    """`sft` and `preference` rows by split, as `synthesis.dataset.rows` wrote them."""
+    """`sft` and `preference` rows by split, as `synthesis.dataset.writing` wrote them."""
 
     folder: Path
     sft: dict[str, list[Row]]

@@ -5,9 +5,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from synthesis.dataset.dataset_card import Row
 from synthesis.dataset.reading import Stored
+from synthesis.dataset.source import Row
 from synthesis.seeds import seeded
+from synthesis.text.equality import canonical
 
 Page = Row
 """`id`, `split`, `request`, `response`, `pattern`, `style`, `difficulty`, `servers`, `trajectory`, `primitives`,
@@ -115,12 +116,8 @@ def difference(right: Sequence[Row], deviating: Sequence[Row], call: int) -> set
     if call >= min(len(right), len(deviating)):
         return set()
     old, new = right[call]["arguments"], deviating[call]["arguments"]
-    return {name for name in {*old, *new} if name not in old or name not in new or not same(old[name], new[name])}
-
-
-def same(one: object, other: object) -> bool:
-    """Equal as JSON: 1 and true, or 1 and 1.0, are not."""
-    return json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
+    changed = {name for name in old.keys() & new.keys() if canonical(old[name]) != canonical(new[name])}
+    return changed.union(old.keys() ^ new.keys())
 
 
 def find(found: Sequence[Page], wanted: str) -> list[Page]:

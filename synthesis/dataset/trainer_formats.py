@@ -15,9 +15,9 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import groupby
 from pathlib import Path
 
-from synthesis.dataset import rows as dataset
-from synthesis.dataset.dataset_card import Row
 from synthesis.dataset.reading import Stored
+from synthesis.dataset.source import Row
+from synthesis.dataset.writing import SFT, save
 from synthesis.errors import UserError
 from synthesis.records import Json
 
@@ -44,8 +44,8 @@ def _trl(stored: Stored, folder: Path) -> list[Path]:
         ]
         for split in stored.preference
     }
-    dataset.save(stored.sft, dataset.SFT, folder / "sft")
-    dataset.save(pairs, PAIR, folder / "preference")
+    save(stored.sft, SFT, folder / "sft")
+    save(pairs, PAIR, folder / "preference")
     return [folder / "sft", folder / "preference"]
 
 

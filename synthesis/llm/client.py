@@ -19,9 +19,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from synthesis.errors import UserError
 from synthesis.journal import Journal
 from synthesis.llm.costs import Costs, Limits, load_price
-from synthesis.llm.fencing import TEXT_CHARS, clean, fence
+from synthesis.llm.fencing import TEXT_CHARS, fence
 from synthesis.records import Json, Record
 from synthesis.seeds import digest
+from synthesis.text.visible import shortened
 
 if TYPE_CHECKING:
     from openai import OpenAI
@@ -203,7 +204,8 @@ class Client:
                     return found
             except ValidationError as error:
                 fault = "; ".join(_describe(detail) for detail in error.errors()[:5])
-            wrong = f"That answer cannot be used:\n{fence('fault', clean(fault, TEXT_CHARS))}\nAnswer again, in full."
+            fenced = fence("fault", shortened(fault, TEXT_CHARS))
+            wrong = f"That answer cannot be used:\n{fenced}\nAnswer again, in full."
             messages = [*messages, {"role": "assistant", "content": text}, {"role": "user", "content": wrong}]
         raise AnswerError(f"unusable after {REPAIRS} repairs: {fault}")
 

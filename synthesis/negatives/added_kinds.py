@@ -11,11 +11,15 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import zip_longest
 
-from synthesis.negatives.mutations import Further
+from synthesis.negatives.mutations import Added
 from synthesis.records import Json, Mutation, Primitive, Sample, Step, Tool, Trajectory
 from synthesis.requests.critical import agreed
+from synthesis.schemas import properties, required
 from synthesis.seeds import seeded
-from synthesis.text.values import leaves, normal, same, spaced, stands_in, supported
+from synthesis.text.equality import normal_form, same_meaning
+from synthesis.text.evidence import stands_in, supported
+from synthesis.text.kinds import leaves
+from synthesis.text.saying import spaced
 from synthesis.trajectories.plans import reads_only
 
 NEIGHBOURS = 3
@@ -33,7 +37,7 @@ def values_seen(primitives: Iterable[Primitive]) -> Seen:
     for primitive in primitives:
         if primitive.verdict == "ok":
             for parameter, value in primitive.arguments.items():
-                found[primitive.tool, parameter].setdefault(normal(value), value)
+                found[primitive.tool, parameter].setdefault(normal_form(value), value)
     return {key: list(values.values()) for key, values in found.items()}
 
 
@@ -47,7 +51,7 @@ def distractors(sample: Sample, trajectory: Trajectory, turn: int) -> Iterator[M
         step = trajectory.steps[found.step]
         if step.turn == turn and (found.step, found.parameter) in critical:
             before = step.arguments[found.parameter]
-            if type(before) is type(found.value) and not same(before, found.value):
+            if type(before) is type(found.value) and not same_meaning(before, found.value):
                 yield Mutation(
                     step=found.step, parameter=found.parameter, kind="distractor", before=before, after=found.value
                 )
@@ -59,9 +63,9 @@ def extra_arguments(index: int, step: Step, tool: Tool, request: str, seen: Seen
     Left out: what is the default or reads like one (nothing, zero, empty, a plain no), and what the request may mean,
     because it names the parameter or says the value.
     """
-    required = tool.input_schema.get("required", [])
-    for parameter, schema in tool.input_schema.get("properties", {}).items():
-        if parameter in step.arguments or parameter in required or not isinstance(schema, dict):
+    needed = required(tool.input_schema)
+    for parameter, schema in properties(tool.input_schema).items():
+        if parameter in step.arguments or parameter in needed:
             continue
         if stands_in(spaced(parameter), request):
             continue
@@ -77,7 +81,7 @@ def _offered(schema: dict[str, Json]) -> list[Json]:
 
 def _idle(value: Json, schema: dict[str, Json]) -> bool:
     """Whether giving the value most likely changes nothing."""
-    if "default" in schema and same(schema["default"], value):
+    if "default" in schema and same_meaning(schema["default"], value):
         return True
     return all(leaf in (None, 0, "", False) for leaf in leaves(value))
 
@@ -93,10 +97,8 @@ def siblings(index: int, step: Step, tools: Mapping[str, Tool], needed: frozense
     near = [tool for tool in tools.values() if tool.server == gold.server and tool.full_name not in needed]
     made: list[tuple[float, Mutation]] = []
     for tool in near:
-        arguments = {
-            name: step.arguments[name] for name in tool.input_schema.get("properties", {}) if name in step.arguments
-        }
-        complete = all(name in arguments for name in tool.input_schema.get("required", []))
+        arguments = {name: step.arguments[name] for name in properties(tool.input_schema) if name in step.arguments}
+        complete = all(name in arguments for name in required(tool.input_schema))
         if arguments and complete and not (arguments == step.arguments and _another_way(gold, tool)):
             mutation = Mutation(
                 step=index,
@@ -111,7 +113,7 @@ def siblings(index: int, step: Step, tools: Mapping[str, Tool], needed: frozense
     yield from (mutation for _, mutation in made[:NEIGHBOURS])
 
 
-def proposer(tools: Mapping[str, Tool], primitives: Iterable[Primitive], seed: int) -> Further:
+def proposer(tools: Mapping[str, Tool], primitives: Iterable[Primitive], seed: int) -> Added:
     """Return what proposes mutations for a turn; extra arguments take values of the accepted `primitives`."""
     return partial(_propose, tools, values_seen(primitives), seed)
 
@@ -119,7 +121,7 @@ def proposer(tools: Mapping[str, Tool], primitives: Iterable[Primitive], seed: i
 def _propose(
     tools: Mapping[str, Tool], seen: Seen, seed: int, sample: Sample, trajectory: Trajectory, turn: int
 ) -> list[Mutation]:
-    """Return the further mutations of one turn, those to be taken first in front.
+    """Return the added mutations of one turn, those to be taken first in front.
 
     Values that the request rules out come first, for few requests have one; then extra arguments and siblings in turn.
     """

@@ -8,8 +8,8 @@ words with that of the letters.
 from collections.abc import Callable, Sequence
 
 from synthesis.records import Json
+from synthesis.text.saying import say
 from synthesis.text.similarity import similarity
-from synthesis.text.values import say
 
 Pairs = Sequence[tuple[Json, Json]]
 Distance = Callable[[Pairs], list[float]]

@@ -8,31 +8,29 @@ such state; each other call gets its own. Requests share trajectories, so equal 
 """
 
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, Protocol
 
-from synthesis.calls.primitives import Policy, Progress, Runner
+from synthesis.calls.runner import Policy, Runner, policies_of
 from synthesis.calls.verdicts import judge
 from synthesis.journal import Journal
 from synthesis.negatives.mutations import apply, calls_of
+from synthesis.negatives.outcomes import Outcomes, Queue, by_turn, unexecuted
+from synthesis.progress import Progress, silent
 from synthesis.records import Execution, Json, Negative, Record, Sample, Step, Tool, Trajectory
+from synthesis.run import Run
 from synthesis.seeds import digest
-from synthesis.trajectories.execute import clean
+from synthesis.text.visible import shortened
 from synthesis.trajectories.plans import reads_only
 from synthesis.workers import spread
 
 KEPT_CHARS = 200
 """Characters of a result that the journal keeps."""
-
-
 TOGETHER = 50
 """Calls of one state that one set of servers executes; more are shared out."""
-OVERT_SHARE, OVERT_MOST = 0.25, 0.5
-"""Shares of a turn's budget: beyond the first overt negatives wait until all else is used up, beyond the second they
-are left out. A model meets the error itself, so they teach less."""
 
 
 class Sandboxed(Runner, Protocol):
@@ -58,6 +56,26 @@ class ExecutedCall(Record):
     """Digest of the whole result."""
     state: str | None = None
     """Digest of what it changed in files, empty for nothing; None where it may have changed a server's memory."""
+
+
+async def executions_stage(run: Run) -> None:
+    """Execute the candidates if that is wanted, and keep and write those that are negatives."""
+    if run.config.execute:
+        stateless = frozenset(entry.name for entry in run.file.servers if entry.rise.state == "none")
+        journal = run.journal("executions", ExecutedCall)
+        executor = Executor(run.pool, policies_of(run.file), stateless, journal, run.config.result_chars)
+        trajectories = {trajectory.id: trajectory for trajectory in run.trajectories}
+        with run.stage("executions") as progress:
+            outcomes = await executor.verify(
+                run.samples, run.negatives, trajectories, count=run.config.negatives, progress=progress
+            )
+    else:
+        outcomes = unexecuted(run.negatives, run.config.negatives)
+    run.negatives, run.verdicts = outcomes.kept, outcomes.tables()
+    written = run.journal("negatives", Negative)
+    for negative in (negative for sample in run.samples for negative in outcomes.kept[sample.id]):
+        if negative.id not in written:
+            written.append(negative)
 
 
 @dataclass(frozen=True)
@@ -95,33 +113,6 @@ class Wanted:
         )
 
 
-@dataclass
-class Outcomes:
-    """The negatives that are kept, by sample id, and how all that were tried came out."""
-
-    kept: dict[str, list[Negative]] = field(default_factory=lambda: defaultdict(list))
-    by_kind: Counter[tuple[str, str]] = field(default_factory=Counter)
-    by_server: Counter[tuple[str, str]] = field(default_factory=Counter)
-
-    def tables(self) -> dict[str, Json]:
-        """Counts by kind and by server, each with its verdicts, for the manifest and the card."""
-        return {"executed_by_kind": _table(self.by_kind), "executed_by_server": _table(self.by_server)}
-
-
-def unexecuted(candidates: Mapping[str, Sequence[Negative]], count: int) -> Outcomes:
-    """The first `count` candidates of every turn, as they are: nothing is asked of the tools."""
-    outcomes = Outcomes()
-    for sample_id, found in candidates.items():
-        outcomes.kept[sample_id] = [negative for turn in _by_turn(found) for negative in turn[:count]]
-    outcomes.by_kind.update((n.kind, "not executed") for kept in outcomes.kept.values() for n in kept)
-    return outcomes
-
-
-def _table(counts: Counter[tuple[str, str]]) -> dict[str, dict[str, int]]:
-    verdicts = ("covert", "overt", "equivalent", "not executed")
-    return {row: {v: counts[row, v] for v in verdicts} for row in sorted({row for row, _ in counts})}
-
-
 class Executor:
     """Executes the negatives' calls on sets of running servers and says what came of each negative."""
 
@@ -146,7 +137,7 @@ class Executor:
         trajectories: Mapping[str, Trajectory],
         *,
         count: int,
-        progress: Progress = lambda done, total, what: None,
+        progress: Progress = silent,
     ) -> Outcomes:
         """Keep, for every turn of every sample, the first `count` candidates that are not equivalent.
 
@@ -155,7 +146,7 @@ class Executor:
         """
         outcomes = Outcomes()
         turns = [
-            _Queue(trajectories[s.trajectory_id], s.id, found) for s in samples for found in _by_turn(candidates[s.id])
+            Queue(trajectories[s.trajectory_id], s.id, found) for s in samples for found in by_turn(candidates[s.id])
         ]
         while waiting := [(turn, turn.take(count)) for turn in turns if turn.lacks(count)]:
             wanted: dict[str, Wanted] = {}
@@ -172,7 +163,7 @@ class Executor:
             self._settle(turn, count, outcomes)
         return outcomes
 
-    def _settle(self, turn: "_Queue", count: int, outcomes: Outcomes) -> None:
+    def _settle(self, turn: Queue, count: int, outcomes: Outcomes) -> None:
         kept = turn.chosen(count)
         outcomes.kept[turn.sample_id] += kept
         for negative in [*kept, *turn.equivalent]:
@@ -296,9 +287,9 @@ class _Room:
         self.names = {}
         for step in call.before:
             answer = await self.servers.call(step.tool, renamed(step.arguments, self.names))
-            text = clean(answer.text, self.executor.result_chars)
+            text = shortened(answer.text, self.executor.result_chars)
             if text != step.result and (forget or not learn_names(step.result, text, self.names)):
-                return f"{step.tool} answered otherwise than before: {clean(answer.text, KEPT_CHARS)}"
+                return f"{step.tool} answered otherwise than before: {shortened(answer.text, KEPT_CHARS)}"
         return ""
 
     async def _call(self, call: Wanted) -> ExecutedCall:
@@ -319,7 +310,7 @@ class _Room:
         return call.record(
             "overt" if reason else "ok",
             reason,
-            result=clean(text, KEPT_CHARS),
+            result=shortened(text, KEPT_CHARS),
             outcome=digest(text),
             state=None if remembers else files,
         )
@@ -347,46 +338,3 @@ def renamed(value: Json, names: Mapping[str, str]) -> Json:
     if isinstance(value, list):
         return [renamed(item, names) for item in value]
     return names.get(value, value) if isinstance(value, str) else value
-
-
-class _Queue:
-    """The candidates of one turn, in order, and what is known of those that were executed."""
-
-    def __init__(self, trajectory: Trajectory, sample_id: str, candidates: Sequence[Negative]) -> None:
-        self.trajectory, self.sample_id = trajectory, sample_id
-        self.left = list(candidates)
-        self.kept: list[Negative] = []
-        self.held_back: list[Negative] = []
-        self.equivalent: list[Negative] = []
-
-    def lacks(self, count: int) -> bool:
-        """Whether more are wanted, and there are more."""
-        return len(self.kept) < count and bool(self.left)
-
-    def take(self, count: int) -> list[Negative]:
-        """The next candidates, as many as are still wanted."""
-        missing = count - len(self.kept)
-        taken, self.left = self.left[:missing], self.left[missing:]
-        return taken
-
-    def hear(self, negative: Negative, count: int) -> None:
-        """Sort a candidate by its verdict."""
-        if negative.executed == "equivalent":
-            self.equivalent.append(negative)
-        elif negative.executed == "overt" and sum(n.executed == "overt" for n in self.kept) >= OVERT_SHARE * count:
-            self.held_back.append(negative)
-        else:
-            self.kept.append(negative)
-
-    def chosen(self, count: int) -> list[Negative]:
-        """What is kept; where that is too little, with some of the overt ones that were held back."""
-        overt = sum(negative.executed == "overt" for negative in self.kept)
-        room = min(count - len(self.kept), max(1, int(OVERT_MOST * count)) - overt)
-        return self.kept + self.held_back[: max(0, room)]
-
-
-def _by_turn(candidates: Sequence[Negative]) -> list[list[Negative]]:
-    turns: dict[int, list[Negative]] = defaultdict(list)
-    for negative in candidates:
-        turns[negative.turn].append(negative)
-    return [turns[turn] for turn in sorted(turns)]

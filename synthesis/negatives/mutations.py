@@ -3,7 +3,7 @@
 The critical parameters of one decision turn are mutated, all else stays. Every critical parameter has a pool of
 deviating values (from the author) and, where it may be left out, the deletion; combinations over the pools are sampled
 by `sampling`. Nothing gets through that the tool's schema refuses, that means the same as gold, or that the request
-itself supports. Kinds beyond the paper's come from `further`.
+itself supports. Kinds beyond the paper's come from `added_kinds`.
 """
 
 import random
@@ -13,38 +13,22 @@ from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Any
 
-from jsonschema import Draft202012Validator
-
 from synthesis.authors.base import Author
 from synthesis.negatives.complexity import Distance, surface
 from synthesis.negatives.sampling import Space, complexity
 from synthesis.records import CriticalParameter, Json, Mutation, MutationKind, Negative, Sample, Tool, Trajectory
 from synthesis.requests.critical import agreed
+from synthesis.schemas import accepts, arguments_fault, required, schema_of
 from synthesis.seeds import digest, seeded
 from synthesis.servers.workspace import LOGICAL
-from synthesis.text.values import normal, same, supported
+from synthesis.text.equality import normal_form, same_meaning
+from synthesis.text.evidence import supported
 
 THRESHOLD = 0.1
 """Combinations less complex than this are dropped (the paper's threshold is not known)."""
-FURTHER_SHARE = 5
+ADDED_SHARE = 5
 """One negative in so many is of a kind beyond the paper's, where one is possible: enough to be learnt, and the paper's
 mutations stay four fifths of the data."""
-_validators: dict[tuple[str, str], tuple[dict[str, Json], Draft202012Validator]] = {}
-
-
-def valid(tool: Tool, arguments: dict[str, Json]) -> bool:
-    """Tell whether the tool's input schema accepts the arguments."""
-    return bool(_validator(tool, "").is_valid(arguments))
-
-
-def _validator(tool: Tool, parameter: str) -> Draft202012Validator:
-    """The validator of one parameter, or of all arguments for the empty name; made once a schema."""
-    key, root = (tool.full_name, parameter), tool.input_schema
-    known = _validators.get(key)
-    if known is None or known[0] is not root:
-        own = {"$defs": root.get("$defs", {}), **root.get("properties", {}).get(parameter, {})} if parameter else root
-        known = _validators[key] = (root, Draft202012Validator(own))
-    return known[1]
 
 
 @dataclass(frozen=True)
@@ -66,9 +50,9 @@ def allowed(tool: Tool, arguments: dict[str, Json], parameter: str, after: Json,
     types = {type(before), type(after)}
     if len(types) > 1 and (types != {int, float} or (isinstance(before, int) and not float(after).is_integer())):
         return False
-    if same(before, after) or supported(after, request):
+    if same_meaning(before, after) or supported(after, request):
         return False
-    return bool(_validator(tool, parameter).is_valid(after))
+    return accepts(tool, parameter, after)
 
 
 def deletable(tool: Tool, arguments: dict[str, Json], parameter: str) -> bool:
@@ -76,11 +60,11 @@ def deletable(tool: Tool, arguments: dict[str, Json], parameter: str) -> bool:
 
     The sandbox's own folder counts as a default, for servers work in it.
     """
-    schema = tool.input_schema.get("properties", {}).get(parameter, {})
-    default = isinstance(schema, dict) and "default" in schema and same(schema["default"], arguments[parameter])
+    schema = schema_of(tool, parameter)
+    default = "default" in schema and same_meaning(schema["default"], arguments[parameter])
     default = default or arguments[parameter] == LOGICAL
     rest = {name: value for name, value in arguments.items() if name != parameter}
-    return parameter not in tool.input_schema.get("required", []) and not default and valid(tool, rest)
+    return parameter not in required(tool.input_schema) and not default and not arguments_fault(tool, rest)
 
 
 def sites(
@@ -109,17 +93,17 @@ def _pool(
 ) -> Iterator[Mutation]:
     step, name = critical.step, critical.parameter
     before = arguments[name]
-    seen = {normal(before)}
+    seen = {normal_form(before)}
     for kind, after in author.alternatives(tool, name, before, seed):
-        if normal(after) not in seen and allowed(tool, arguments, name, after, request):
-            seen.add(normal(after))
+        if normal_form(after) not in seen and allowed(tool, arguments, name, after, request):
+            seen.add(normal_form(after))
             yield Mutation(step=step, parameter=name, kind=kind, before=before, after=after)
     if deletable(tool, arguments, name):
         yield Mutation(step=step, parameter=name, kind="deletion", before=before, deleted=True)
 
 
-Further = Callable[[Sample, Trajectory, int], list[Mutation]]
-"""Proposes mutations of the kinds beyond the paper's for one turn, the first to be taken first: `further.propose`."""
+Added = Callable[[Sample, Trajectory, int], list[Mutation]]
+"""Proposes mutations of the kinds beyond the paper's for one turn, the first to be taken first: `added_kinds`."""
 _Proposal = tuple[list[Mutation], float]
 """Mutations that are made together, and the sum of their deviations."""
 
@@ -136,13 +120,13 @@ def negatives(
     author: Author,
     count: int,
     seed: int,
-    further: Further = paper_only,
+    added: Added = paper_only,
     spare: int = 0,
     distance: Distance = surface,
 ) -> list[Negative]:
     """Return distinct negatives for every decision turn that has a critical parameter, turn by turn.
 
-    A turn gets at most `count`, one in `FURTHER_SHARE` of them from `further` where it has any, and after them at most
+    A turn gets at most `count`, one in `ADDED_SHARE` of them from `added` where it has any, and after them at most
     `spare` more, to take the place of those that turn out to do the same as the right call.
     """
     found: list[Negative] = []
@@ -151,8 +135,8 @@ def negatives(
         here = sites(sample, trajectory, turn, tools, author, pool_seed, distance)
         if any(site.options for site in here):
             rng = seeded(seed, "negatives", sample.id, turn)
-            due = count // FURTHER_SHARE + (rng.random() < count % FURTHER_SHARE / FURTHER_SHARE)
-            first = further(sample, trajectory, turn)[:due]
+            due = count // ADDED_SHARE + (rng.random() < count % ADDED_SHARE / ADDED_SHARE)
+            first = added(sample, trajectory, turn)[:due]
             proposals = chain(_singles(first, distance), _drawn(here, count - len(first), 2 * (count + spare), rng))
             found += islice(_distinct(sample, trajectory, turn, tools, len(here), proposals), count + spare)
     return found
@@ -192,7 +176,7 @@ def _distinct(
         negative = _negative(sample, trajectory, turn, mutations, complexity(len(mutations), sites, deviations))
         calls = apply(gold, negative, trajectory)
         key = _multiset(calls)
-        if key not in seen and all(valid(tools[call["name"]], call["arguments"]) for call in calls):
+        if key not in seen and not any(arguments_fault(tools[call["name"]], call["arguments"]) for call in calls):
             seen.add(key)
             yield negative
 
@@ -204,7 +188,7 @@ def calls_of(trajectory: Trajectory, steps: Sequence[int]) -> list[dict[str, Any
 
 def _multiset(calls: list[dict[str, Any]]) -> str:
     """The calls as a key in which their order does not count: two calls that swapped places do the same."""
-    return "|".join(sorted(f"{call['name']}{normal(call['arguments'])}" for call in calls))
+    return "|".join(sorted(f"{call['name']}{normal_form(call['arguments'])}" for call in calls))
 
 
 def _negative(sample: Sample, trajectory: Trajectory, turn: int, mutations: list[Mutation], score: float) -> Negative:

@@ -8,8 +8,11 @@ import re
 
 from synthesis.authors.base import Draft
 from synthesis.records import CriticalParameter, Json, Tool, Trajectory
+from synthesis.schemas import schema_of
+from synthesis.text.evidence import supported
+from synthesis.text.kinds import leaves
 from synthesis.text.lexicon import lexicon
-from synthesis.text.values import leaves, spaced, supported
+from synthesis.text.saying import spaced
 
 _EMPTY_WORDS = frozenset(
     ("the", "and", "for", "with", "that", "this", "from", "into", "only", "just", "all", "any", "its")
@@ -58,7 +61,7 @@ def _speaks_of(parameter: str, value: Json, evidence: str, tool: Tool) -> bool:
     They do if they share a word's stem with the value, its synonyms, or (for what can only be yes or no) with the
     parameter's name or description.
     """
-    schema = tool.input_schema.get("properties", {}).get(parameter, {})
+    schema = schema_of(tool, parameter)
     scalars = [leaf for leaf in leaves(value) if leaf is not None]
     if not isinstance(value, bool | dict) and "enum" not in schema and not _fixed_words(scalars):
         return False

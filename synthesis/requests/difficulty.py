@@ -7,7 +7,8 @@ every author alike.
 from collections.abc import Sequence
 
 from synthesis.records import CriticalParameter, Difficulty, Distractor, Trajectory
-from synthesis.text.values import Kind, kind_of, normal, same
+from synthesis.text.equality import normal_form, same_meaning
+from synthesis.text.kinds import Kind, kind_of
 
 _TOO_LOOSE: frozenset[Kind] = frozenset({"boolean", "null", "list", "object", "text"})
 
@@ -21,7 +22,7 @@ def detected(trajectory: Trajectory, critical: Sequence[CriticalParameter]) -> l
     found: list[Difficulty] = ["reference"] if trajectory.edges else []
     kinds: dict[tuple[int, Kind], set[str]] = {}
     for parameter in critical:
-        kinds.setdefault((parameter.step, kind_of(parameter.value)), set()).add(normal(parameter.value))
+        kinds.setdefault((parameter.step, kind_of(parameter.value)), set()).add(normal_form(parameter.value))
     if any(len(values) > 1 and kind not in _TOO_LOOSE for (_, kind), values in kinds.items()):
         found.append("same_type")
     return found
@@ -37,7 +38,7 @@ def distractor_fault(trajectory: Trajectory, distractors: Sequence[Distractor], 
         arguments = trajectory.steps[distractor.step].arguments if distractor.step < len(trajectory.steps) else {}
         if distractor.parameter not in arguments:
             return f"distractor: {place}: the call has no such argument"
-        if same(distractor.value, arguments[distractor.parameter]):
+        if same_meaning(distractor.value, arguments[distractor.parameter]):
             return f"distractor: {place}: {distractor.value!r} is the value that the call takes"
         if not distractor.evidence or distractor.evidence.casefold() not in request.casefold():
             return f"distractor: {place}: the request does not say {distractor.evidence!r}"

@@ -1,16 +1,17 @@
-"""Positives and negatives: trajectories put into words, their critical parameters found, and deviating turns made."""
+"""Positives: trajectories put into words, and their critical parameters found."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from synthesis.authors.base import Author, AuthorError, Draft
-from synthesis.calls.primitives import Progress
-from synthesis.dataset.rows import normal
+from synthesis.errors import UserError
 from synthesis.journal import Journal
-from synthesis.negatives.complexity import Distance, surface
-from synthesis.negatives.mutations import Further, negatives, paper_only
-from synthesis.records import Negative, Record, Sample, Tool, Trajectory
+from synthesis.progress import Progress, silent
+from synthesis.records import Record, Sample, Tool, Trajectory
+from synthesis.requests.critical import agreed, ground
 from synthesis.requests.difficulty import detected, distractor_fault
+from synthesis.run import Run
 from synthesis.seeds import digest
+from synthesis.text.equality import request_key
 from synthesis.workers import ahead
 
 VARIANTS = 8
@@ -27,6 +28,20 @@ class RejectedSample(Record):
     reason: str
 
 
+async def samples_stage(run: Run) -> None:
+    """Have the trajectories put into words until there are as many positives as wanted."""
+    if not run.trajectories:
+        raise UserError(f"{run.folder / 'primitives.jsonl'}: no call succeeded, so there is nothing to learn from.")
+    accepted, rejected = run.journal("samples", Sample), run.journal("samples_rejected", RejectedSample)
+    count, seed = run.config.positives, run.config.seed
+    with run.stage("samples") as progress:
+        run.samples = await run.aside(
+            lambda: compose(
+                run.trajectories, run.tools, run.author, accepted, rejected, count=count, seed=seed, progress=progress
+            )
+        )
+
+
 def compose(
     trajectories: Sequence[Trajectory],
     tools: dict[str, Tool],
@@ -36,7 +51,7 @@ def compose(
     *,
     count: int,
     seed: int,
-    progress: Progress = lambda done, total, what: None,
+    progress: Progress = silent,
 ) -> list[Sample]:
     """Ask the author for requests until there are `count` positives; fewer come back when he has no more to say.
 
@@ -56,7 +71,7 @@ def compose(
     for (variant, trajectory), written in ahead(write, turns, author.workers, lambda: count - len(done)):
         made = _distinct(written, variant, requests)
         if isinstance(made, Sample):
-            requests.add(normal(made.request))
+            requests.add(request_key(made.request))
             done.append(made)
             if made.id not in accepted:
                 accepted.append(made)
@@ -68,7 +83,7 @@ def compose(
 
 def _distinct(written: Sample | RejectedSample, variant: int, requests: set[str]) -> Sample | RejectedSample:
     """What was written, or its rejection where another positive has the same request."""
-    if isinstance(written, RejectedSample) or normal(written.request) not in requests:
+    if isinstance(written, RejectedSample) or request_key(written.request) not in requests:
         return written
     return _rejection(written.trajectory_id, variant, written.request, "duplicate: another positive has this request")
 
@@ -81,8 +96,6 @@ def _rejection(trajectory_id: str, variant: int, request: str, reason: str) -> R
 def _write(
     trajectory: Trajectory, tools: dict[str, Tool], author: Author, variant: int, seed: int
 ) -> Sample | RejectedSample:
-    from synthesis.requests.critical import agreed, ground
-
     try:
         draft = author.compose(trajectory, tools, variant, seed)
         critical = ground(trajectory, draft, tools)
@@ -129,34 +142,3 @@ def _intention_fault(trajectory: Trajectory, draft: Draft) -> str:
         if not words.strip() or words.casefold() not in draft.request.casefold():
             return f"intention: step {index}: the request does not say {words!r}"
     return ""
-
-
-def negate(
-    samples: Sequence[Sample],
-    trajectories: Mapping[str, Trajectory],
-    tools: dict[str, Tool],
-    author: Author,
-    *,
-    count: int,
-    seed: int,
-    further: Further = paper_only,
-    spare: int = 0,
-    distance: Distance = surface,
-    progress: Progress = lambda done, total, what: None,
-) -> dict[str, list[Negative]]:
-    """Make at most `count` negatives, and `spare` more, for each decision turn of each sample, by sample id.
-
-    They are a pure function of the sample, so a resumed run makes them again; what was executed decides which are kept
-    (`synthesis.negatives.executions`).
-    """
-
-    def mutate(sample: Sample) -> list[Negative]:
-        return negatives(
-            sample, trajectories[sample.trajectory_id], tools, author, count, seed, further, spare, distance
-        )
-
-    made: dict[str, list[Negative]] = {}
-    for number, (sample, found) in enumerate(ahead(mutate, samples, author.workers), start=1):
-        made[sample.id] = found
-        progress(number, len(samples), sample.pattern)
-    return made

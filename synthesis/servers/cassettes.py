@@ -18,7 +18,6 @@ from pydantic import ValidationError
 from synthesis.errors import UserError
 from synthesis.journal import Journal
 from synthesis.records import Json, Record, Tool, ToolResult
-from synthesis.rundir import fingerprint
 from synthesis.seeds import digest
 
 if TYPE_CHECKING:
@@ -163,7 +162,7 @@ class CassetteServers:
     def _list(self, live: "Servers") -> None:
         """Begin a recording; one that goes on needs the same tools as before."""
         listing = Listing(
-            servers_file=fingerprint(self.file),
+            servers_file=self.file.fingerprint,
             isolation=live.isolation,
             versions=live.versions,
             tools=live.tools,
@@ -176,7 +175,7 @@ class CassetteServers:
         first = self._takes.get(LISTING)
         if first is None or first.listing is None:
             raise UserError(f"{self.path}: expected a cassette, whose first line lists the tools; record one.")
-        if first.listing.servers_file != fingerprint(self.file):
+        if first.listing.servers_file != self.file.fingerprint:
             raise UserError(f"{self.path}: it was recorded with another servers file or sandbox; record it again.")
         self._check(first.listing, first.listing.tools)
         return first.listing

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from synthesis.errors import UserError
+from synthesis.seeds import digest
 from synthesis.servers.scrub import MIN_SECRET, redact
 
 Json = Any
@@ -104,6 +105,17 @@ class ServersFile(BaseModel):
     servers: list[ServerConfig]
     template: Path | None = None
     setup: Path | None = None
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the file's text, before `${VAR}` is filled in, and of the sandbox that it names."""
+        parts = [self.path.read_text(encoding="utf-8")]
+        if self.template is not None:
+            paths = sorted(path for path in self.template.rglob("*") if path.is_file())
+            parts += [f"{path.relative_to(self.template)} {digest(path.read_bytes().hex())}" for path in paths]
+        if self.setup is not None:
+            parts.append(self.setup.read_text(encoding="utf-8"))
+        return digest(parts)
 
 
 class _SandboxOptions(BaseModel):

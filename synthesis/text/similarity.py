@@ -1,36 +1,17 @@
 """How alike two strings look, and how one gets misspelt."""
 
 import random
-from functools import lru_cache
 
-
-@lru_cache(maxsize=65536)
-def edit_distance(first: str, second: str) -> int:
-    """Return the Levenshtein distance: insertions, deletions and replacements of one character."""
-    first, second = _without_common_start(first, second)
-    first, second = _without_common_start(first[::-1], second[::-1])
-    row = list(range(len(second) + 1))
-    for i, a in enumerate(first, 1):
-        diagonal, row[0] = row[0], i
-        for j, b in enumerate(second, 1):
-            diagonal, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, diagonal + (a != b))
-    return row[-1]
-
-
-def _without_common_start(first: str, second: str) -> tuple[str, str]:
-    start = next(
-        (i for i, (a, b) in enumerate(zip(first, second, strict=False)) if a != b), min(len(first), len(second))
-    )
-    return first[start:], second[start:]
+from rapidfuzz.distance import Levenshtein
 
 
 def similarity(first: str, second: str) -> float:
-    """Return 1 minus the edit distance over the longer length: 1 for equal strings, 0 for nothing in common."""
+    """Return 1 minus the Levenshtein distance over the longer length: 1 for equal strings, 0 for nothing in common."""
     first, second = first[:60].casefold(), second[:60].casefold()
-    return 1 - edit_distance(first, second) / max(len(first), len(second), 1)
+    return 1 - Levenshtein.distance(first, second) / max(len(first), len(second), 1)
 
 
-def alike(first: str, second: str) -> bool:
+def looks_alike(first: str, second: str) -> bool:
     """Tell whether two strings are easily taken for each other: a similarity above 0.75."""
     lengths = sorted((len(first[:60]), len(second[:60])))
     return lengths[0] > 0.75 * lengths[1] and similarity(first, second) > 0.75

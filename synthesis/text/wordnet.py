@@ -1,7 +1,9 @@
 """WordNet as a source of deviating words, where its database is installed: `data.noun`, `index.noun` and their like.
 
-Read as it lies on the disk (the format of Princeton's WordNet 3, which Linux distributions and NLTK ship), without a
-library. Only the first sense of a word counts, the commonest: rarer ones give words that nobody would confuse.
+Read as it lies on the disk, in the format of Princeton's WordNet 3, which Linux distributions and NLTK ship. No
+library reads what Debian's wordnet-base installs: NLTK's reader (3.10) wants a file `lexnames` that is not in it,
+refuses folders that are not NLTK's own, and takes four CPU seconds to import; `wn` (1.1) reads another format. Only
+the first sense of a word counts, the commonest: rarer ones give words that nobody would confuse.
 """
 
 import os

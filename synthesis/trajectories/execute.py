@@ -1,18 +1,23 @@
 """Virtual trajectories (RISE, section 3.2.2): plans over primitives, each executed once more from end to end."""
 
-import unicodedata
 from collections.abc import Sequence
 from typing import Literal
 
 from synthesis.authors.base import is_reference
-from synthesis.calls.primitives import Policy, Progress, Runner, UnresolvedError, fill, has_reference, schema_reason
+from synthesis.calls.references import UnresolvedError, fill, has_reference
+from synthesis.calls.runner import Policy, Runner, policies_of
 from synthesis.calls.verdicts import judge
 from synthesis.journal import Journal
+from synthesis.progress import Progress, silent
 from synthesis.records import Condition, Edge, Json, Pattern, Primitive, Record, Step, Tool, Trajectory
+from synthesis.run import Run
+from synthesis.schemas import arguments_fault
+from synthesis.text.visible import shortened
 from synthesis.trajectories.conditions import mentions
 from synthesis.trajectories.plans import Plan, PlannedCall, Planner, reads_only
 from synthesis.workers import spread
 
+REQUESTS_PER_TRAJECTORY = 2
 BATCH = 12
 """Plans dealt before the planner hears how they went."""
 MAX_REJECTED = 3
@@ -34,6 +39,22 @@ class RejectionError(Exception):
     """The plan may not become a trajectory; the text says why."""
 
 
+async def trajectories_stage(run: Run) -> None:
+    """Put primitives together and execute each trajectory from end to end, as many as the samples need."""
+    with run.stage("trajectories") as progress:
+        run.trajectories = await generate(
+            run.pool,
+            policies_of(run.file),
+            run.journal("primitives", Primitive),
+            run.journal("trajectories", Trajectory),
+            run.journal("trajectories_rejected", RejectedTrajectory),
+            count=-(-run.config.positives // REQUESTS_PER_TRAJECTORY),
+            seed=run.config.seed,
+            result_chars=run.config.result_chars,
+            progress=progress,
+        )
+
+
 async def generate(
     pool: Sequence[Runner],
     policies: dict[str, Policy],
@@ -44,7 +65,7 @@ async def generate(
     count: int,
     seed: int,
     result_chars: int = 200,
-    progress: Progress = lambda done, total, what: None,
+    progress: Progress = silent,
 ) -> list[Trajectory]:
     """Plan and execute until `count` trajectories ran without an error; return them in the order of the plans.
 
@@ -108,7 +129,7 @@ async def execute(
         tool = servers.tools[call.tool]
         arguments = _resolved(tool, call, [step.result for step in steps])
         edges += _edges(call, arguments, index)
-        if reason := schema_reason(tool, arguments):
+        if reason := arguments_fault(tool, arguments):
             raise RejectionError(f"step {index}, {call.tool}: input_schema: {reason}")
         answer = await servers.call(call.tool, arguments)
         if reason := judge(tool, answer, policies[tool.server].errors, arguments):
@@ -122,7 +143,7 @@ async def execute(
                 turn=call.turn,
                 tool=call.tool,
                 arguments=arguments,
-                result=clean(answer.text, result_chars),
+                result=shortened(answer.text, result_chars),
                 primitive_id=call.primitive_id,
             )
         )
@@ -169,9 +190,3 @@ def _condition(plan: Plan, steps: list[Step]) -> Condition | None:
         else_tool=else_tool,
         else_arguments=else_arguments,
     )
-
-
-def clean(text: str, limit: int) -> str:
-    """`text` as the model sees it: control characters out (line breaks stay), at most `limit` characters."""
-    kept = "".join(char for char in text if char in "\n\t" or unicodedata.category(char)[0] != "C")
-    return kept if len(kept) <= limit else kept[: max(0, limit - 3)] + "..."

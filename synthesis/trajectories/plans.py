@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 from synthesis.authors.base import Candidate
-from synthesis.calls.primitives import Policy, candidate_id, has_reference, setup_candidates, unresolved
+from synthesis.calls.candidates import candidate_id, setup_candidates
+from synthesis.calls.references import has_reference, unresolved
+from synthesis.calls.runner import Policy
 from synthesis.records import Json, Pattern, Primitive, Tool
 from synthesis.seeds import digest, seeded
 from synthesis.trajectories.conditions import content_words, words_of

@@ -20,7 +20,7 @@ from pathlib import Path
 from synthesis.authors.base import Draft
 from synthesis.records import Json, Step, Tool, Trajectory
 from synthesis.requests.critical import ground
-from synthesis.text.values import leaves
+from synthesis.text.kinds import leaves
 
 REFERENCE = re.compile(r"\$?(?:var\w*\.?[^$]*\$|API_call_\d+)")
 Item = tuple[str, list[tuple[str, dict[str, Json]]]]

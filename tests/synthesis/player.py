@@ -10,7 +10,7 @@ import random
 import re
 from typing import Any
 
-from synthesis.text.values import say, spaced
+from synthesis.text.saying import say, spaced
 
 Schema = dict[str, Any]
 

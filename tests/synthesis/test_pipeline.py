@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,9 @@ from runs import ROOT, SERVERS, hashes, servers_file
 from synthesis import pipeline
 from synthesis.errors import UserError
 from synthesis.pipeline import Summary, synthesize
+from synthesis.run import Run
 from synthesis.rundir import Config
+from synthesis.servers.mcp_config import ServersFile
 
 WANTED: dict[str, Any] = {"positives": 40, "negatives": 3, "per_tool": 6}
 
@@ -176,19 +179,19 @@ def test_numbers_out_of_range_and_unknown_authors_are_named(tmp_path: Path) -> N
     assert not (tmp_path / "run").exists()
 
 
-def _fresh_run(folder: Path) -> pipeline._Run:
+def _fresh_run(folder: Path) -> Run:
     config = Config(
         seed=0, positives=1, negatives=1, author="fake", tools_per_prompt=1, result_chars=1, per_tool=1, servers=""
     )
-    return pipeline._Run(folder, config, FakeAuthor())
+    file = ServersFile(path=folder / "mcp.json", servers=[])
+    return Run(folder, config, {}, file, FakeAuthor(), ExitStack())
 
 
-def test_the_servers_live_on_while_a_slow_author_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_servers_live_on_while_a_slow_author_writes(tmp_path: Path) -> None:
     beat = threading.Event()
-    monkeypatch.setattr(pipeline, "_write", lambda *_: beat.wait(30))
 
     async def both() -> object:
-        writing = asyncio.create_task(pipeline._aside(_fresh_run(tmp_path), {}, [], []))
+        writing = asyncio.create_task(_fresh_run(tmp_path).aside(lambda: beat.wait(30)))
         await asyncio.sleep(0.05)
         beat.set()
         return await writing
@@ -196,11 +199,11 @@ def test_the_servers_live_on_while_a_slow_author_writes(tmp_path: Path, monkeypa
     assert asyncio.run(both()) is True, "the event loop stood still until the author was done"
 
 
-def test_an_interrupted_author_ends_at_the_next_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_author_ends_at_the_next_report(tmp_path: Path) -> None:
     began, ended = threading.Event(), threading.Event()
     run = _fresh_run(tmp_path)
 
-    def write(*_: object) -> None:
+    def write() -> None:
         try:
             with run.stage("samples") as progress:
                 for done in range(10_000):
@@ -211,12 +214,11 @@ def test_an_interrupted_author_ends_at_the_next_report(tmp_path: Path, monkeypat
             ended.set()
 
     async def interrupt() -> None:
-        writing = asyncio.create_task(pipeline._aside(run, {}, [], []))
+        writing = asyncio.create_task(run.aside(write))
         await asyncio.to_thread(began.wait, 30)
         writing.cancel()
         with pytest.raises(asyncio.CancelledError):
             await writing
 
-    monkeypatch.setattr(pipeline, "_write", write)
     asyncio.run(interrupt())
     assert ended.is_set()

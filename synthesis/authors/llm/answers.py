@@ -12,7 +12,8 @@ from synthesis.authors.base import Draft
 from synthesis.llm.client import Answer
 from synthesis.records import CriticalParameter, Difficulty, Distractor, Json, MutationKind, Trajectory
 from synthesis.requests.difficulty import distractor_fault
-from synthesis.text.values import normal, supported
+from synthesis.text.equality import normal_form
+from synthesis.text.evidence import supported
 
 Deviating = Literal["hypernym", "hyponym", "co_hyponym", "irrelevance", "antonym", "lexical_similarity"]
 
@@ -70,7 +71,7 @@ class Request(Answer):
             Distractor(
                 step=part.step,
                 parameter=part.parameter,
-                value=alike(part.value, trajectory.steps[part.step].arguments[part.parameter]),
+                value=typed_like(part.value, trajectory.steps[part.step].arguments[part.parameter]),
                 evidence=part.evidence,
             )
             for part in self.ruled_out
@@ -115,11 +116,11 @@ class Request(Answer):
         for index, step in enumerate(trajectory.steps):
             for name, value in step.arguments.items():
                 if (index, name) not in flowing:
-                    spoken.add(normal(value))
+                    spoken.add(normal_form(value))
                     if (index, name) not in claimed:
                         return f"critical: step {index}, {name}: expected the words of the request that it comes from"
         for edge in trajectory.edges:
-            if normal(edge.value) not in spoken and supported(edge.value, self.request):
+            if normal_form(edge.value) not in spoken and supported(edge.value, self.request):
                 return f"request: {edge.value!r} comes from a result, so the user cannot know it; refer to it instead"
         return ""
 
@@ -155,7 +156,7 @@ class Alternatives(Answer):
         """At most `each` values of each kind, of the type of `value`, kind by kind in the answer's order."""
         kinds: dict[MutationKind, list[Json]] = {}
         for part in self.alternatives:
-            other = alike(part.value, value)
+            other = typed_like(part.value, value)
             if type(other) is type(value) and other not in kinds.setdefault(part.kind, []):
                 kinds[part.kind].append(other)
         return [(kind, option) for kind, options in kinds.items() for option in options[:each]]
@@ -173,7 +174,7 @@ def parsed(text: str) -> Json:
         return None
 
 
-def alike(text: str, value: Json) -> Json:
+def typed_like(text: str, value: Json) -> Json:
     """What `text` stands for beside `value`: itself beside a text, otherwise what it is as JSON.
 
     A whole number becomes a fraction beside one.

@@ -11,13 +11,14 @@ from synthesis.authors.base import AuthorError, Candidate, Draft
 from synthesis.authors.llm.answers import Alternatives, Opinion, Request
 from synthesis.authors.llm.calls import Calls
 from synthesis.authors.llm.prompting import LONG_CHARS, described, offered, prompt
-from synthesis.authors.offline.guesses import template_files
 from synthesis.journal import Journal
 from synthesis.llm.client import AnswerCache, AnswerError, Client, ModelOptions, RejectedAnswer
 from synthesis.llm.costs import Costs, load_price
-from synthesis.llm.fencing import clean, cleaned, fence
+from synthesis.llm.fencing import cleaned, fence
 from synthesis.records import Difficulty, Json, MutationKind, Step, Tool, Trajectory
+from synthesis.schemas import schema_of
 from synthesis.seeds import seeded
+from synthesis.text.visible import shortened
 
 MAX_FILES = 200
 """Files of the sandbox that a prompt names."""
@@ -96,14 +97,14 @@ class LLMAuthor:
             "objection",
             "samples",
             tools=fence("tools", [described(tools[name]) for name in _tools(trajectory)]),
-            request=fence("request", clean(draft.request, LONG_CHARS)),
+            request=fence("request", shortened(draft.request, LONG_CHARS)),
             calls=fence("calls", [_told(trajectory, i, results=False) for i in range(len(trajectory.steps))]),
         )
         try:
             opinion = self._client.ask(asked, Opinion, self._seed)
         except AnswerError as error:
             raise AuthorError(str(error)) from error
-        return "" if opinion.agrees else f"objection: {clean(opinion.reason, 200) or 'the calls are not asked for'}"
+        return "" if opinion.agrees else f"objection: {shortened(opinion.reason, 200) or 'the calls are not asked for'}"
 
     def alternatives(self, tool: Tool, parameter: str, value: Json, seed: int) -> list[tuple[MutationKind, Json]]:
         """Return the model's deviating values; one question a value, whichever sample it stands in.
@@ -112,9 +113,9 @@ class LLMAuthor:
         """
         if isinstance(value, bool):
             return [("antonym", not value)]
-        schema = tool.input_schema.get("properties", {}).get(parameter, {})
-        place = {"name": clean(parameter, 100), "schema": cleaned(schema), "value": value}
-        about = {"name": tool.full_name, "description": clean(tool.description, LONG_CHARS)}
+        schema = cleaned(schema_of(tool, parameter))
+        place = {"name": shortened(parameter, 100), "schema": schema, "value": value}
+        about = {"name": tool.full_name, "description": shortened(tool.description, LONG_CHARS)}
         asked = prompt(
             "alternatives", "negatives", tool=fence("tool", about), parameter=fence("parameter", place), each=EACH
         )
@@ -125,18 +126,17 @@ class LLMAuthor:
         return answer.pool(value, EACH)
 
 
-def open_author(options: ModelOptions, run: Path, seed: int, template: Path | None, files: ExitStack) -> LLMAuthor:
+def open_author(options: ModelOptions, run: Path, seed: int, paths: Sequence[str], files: ExitStack) -> LLMAuthor:
     """The author of a run: answers and ledger in `RUN/llm_cache`, failures in `RUN/llm_rejected.jsonl`.
 
-    Candidate calls may name the files of the sandbox's `template`; `files` closes what is written. Raises `UserError`
+    Candidate calls may name the files in the sandbox at `paths`; `files` closes what is written. Raises `UserError`
     for options that cannot be right.
     """
     endpoint, cache = options.endpoint, run / "llm_cache"
     price = load_price(options.prices, endpoint.model) if options.prices else None
     costs = files.enter_context(closing(Costs(cache / "costs.jsonl", price, options.limits)))
     rejected = files.enter_context(Journal(run / "llm_rejected.jsonl", RejectedAnswer))
-    paths = template_files(template)[:MAX_FILES]
-    return LLMAuthor(Client(endpoint, AnswerCache(cache), rejected, costs), seed, paths)
+    return LLMAuthor(Client(endpoint, AnswerCache(cache), rejected, costs), seed, paths[:MAX_FILES])
 
 
 def _tools(trajectory: Trajectory) -> list[str]:
@@ -164,7 +164,7 @@ def _told(trajectory: Trajectory, index: int, results: bool) -> dict[str, Json]:
         for name, value in step.arguments.items()
     }
     told = {"step": index, "turn": step.turn, "tool": step.tool, "arguments": arguments}
-    return {**told, "result": clean(step.result, LONG_CHARS)} if results else told
+    return {**told, "result": shortened(step.result, LONG_CHARS)} if results else told
 
 
 def _condition(trajectory: Trajectory) -> str:
@@ -172,7 +172,7 @@ def _condition(trajectory: Trajectory) -> str:
     if condition is None:
         return ""
     content = {
-        "value": clean(condition.value, 200),
+        "value": shortened(condition.value, 200),
         "then": {"tool": condition.then_tool, "arguments": cleaned(condition.then_arguments)},
         "else": {"tool": condition.else_tool, "arguments": cleaned(condition.else_arguments)},
         "holds": condition.holds,

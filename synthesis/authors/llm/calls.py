@@ -11,10 +11,12 @@ from typing import Literal
 
 from synthesis.authors.base import Candidate, is_reference
 from synthesis.authors.llm.answers import parsed
-from synthesis.calls.primitives import coverage, has_reference, schema_reason
+from synthesis.calls.candidates import coverage
+from synthesis.calls.references import has_reference
 from synthesis.llm.client import Answer
 from synthesis.records import Json, Tool
-from synthesis.text.values import normal
+from synthesis.schemas import arguments_fault
+from synthesis.text.equality import normal_form
 
 MAX_SETUP = 3
 """Setup calls before one candidate."""
@@ -68,7 +70,7 @@ class Calls(Answer):
             candidate = Candidate(
                 tool=tool.full_name, arguments=arguments, setup=setup, coverage=coverage(tool, arguments)
             )
-            found.setdefault(normal([arguments, setup]), candidate)
+            found.setdefault(normal_form([arguments, setup]), candidate)
         return list(found.values())[:count]
 
     def fault(self, tool: Tool, offered: Collection[str]) -> str:
@@ -78,7 +80,7 @@ class Calls(Answer):
             if reason := call.fault(offered):
                 return f"calls.{number}.{reason}"
             arguments = parsed(call.arguments)
-            reasons.append("" if has_reference(arguments) else schema_reason(tool, arguments))
+            reasons.append("" if has_reference(arguments) else arguments_fault(tool, arguments))
         return "" if "" in reasons else f"calls: none fits the tool's schema ({reasons[0] if reasons else 'no call'})"
 
 

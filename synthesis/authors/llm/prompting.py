@@ -8,9 +8,11 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from synthesis.llm.client import Prompt, Stage
-from synthesis.llm.fencing import clean, cleaned
+from synthesis.llm.fencing import cleaned
 from synthesis.records import Json, Tool
+from synthesis.schemas import properties, required
 from synthesis.seeds import digest
+from synthesis.text.visible import shortened
 
 FOLDER = Path(__file__).parent / "prompts"
 LONG_CHARS = 2000
@@ -44,7 +46,7 @@ def described(tool: Tool) -> dict[str, Json]:
     """A tool as the model is told of it: name, description and input schema, each within its size."""
     return {
         "name": tool.full_name,
-        "description": clean(tool.description, LONG_CHARS),
+        "description": shortened(tool.description, LONG_CHARS),
         "parameters": slim(tool.input_schema),
     }
 
@@ -56,8 +58,8 @@ def offered(tools: Iterable[Tool]) -> list[dict[str, Json]]:
     """
     told: list[dict[str, Json]] = []
     room = OFFERED_CHARS
-    for tool in sorted(tools, key=lambda tool: (len(tool.input_schema.get("required", [])), tool.full_name)):
-        brief = {**described(tool), "description": clean(tool.description, BRIEF_CHARS)}
+    for tool in sorted(tools, key=lambda tool: (len(required(tool.input_schema)), tool.full_name)):
+        brief = {**described(tool), "description": shortened(tool.description, BRIEF_CHARS)}
         brief["parameters"] = _without_descriptions(brief["parameters"])
         if (size := len(json.dumps(brief))) <= room:
             told.append(brief)
@@ -73,8 +75,8 @@ def slim(schema: dict[str, Json]) -> dict[str, Json]:
     bare: dict[str, Json] = _without_descriptions(whole)
     if len(json.dumps(bare)) <= SCHEMA_CHARS:
         return bare
-    required = set(bare.get("required", []))
-    return {**bare, "properties": {name: part for name, part in bare.get("properties", {}).items() if name in required}}
+    needed = set(required(bare))
+    return {**bare, "properties": {name: part for name, part in properties(bare).items() if name in needed}}
 
 
 def _without_descriptions(value: Json) -> Json:

@@ -5,16 +5,18 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from synthesis.authors.base import Candidate, Coverage, Draft
+from synthesis.authors.base import Candidate, Draft
 from synthesis.authors.offline import styles, twists
 from synthesis.authors.offline.deviations import deviations
 from synthesis.authors.offline.fallback import make_book
-from synthesis.authors.offline.guesses import resolved
-from synthesis.authors.offline.phrasebook import FOLDER, Phrasebook, SetupCall, ToolEntry, canonical, load_folder
+from synthesis.authors.offline.phrasebook import FOLDER, Phrasebook, SetupCall, ToolEntry, load_folder
 from synthesis.authors.offline.twists import Twist
 from synthesis.authors.offline.wording import Clause, Mood, clause
+from synthesis.calls.candidates import coverage
 from synthesis.records import Condition, CriticalParameter, Distractor, Json, MutationKind, Tool, Trajectory
+from synthesis.schemas import in_order, resolved, schema_of
 from synthesis.seeds import seeded
+from synthesis.text.equality import canonical
 from synthesis.text.lexicon import Words
 
 TWISTED = 0.55
@@ -114,7 +116,7 @@ class OfflineAuthor:
     def alternatives(self, tool: Tool, parameter: str, value: Json, seed: int) -> list[tuple[MutationKind, Json]]:
         """Return deviating values of one parameter; the phrasebook's other values serve as co-hyponyms."""
         book = self.book(tool)
-        schema = tool.input_schema.get("properties", {}).get(parameter, {})
+        schema = schema_of(tool, parameter)
         rng = seeded(seed, "alternatives", tool.full_name, parameter, canonical(value))
         peers = book.values(tool.name, parameter)
         return deviations(value, schema, parameter, peers, tool.input_schema, rng, self._words)
@@ -139,15 +141,8 @@ def _taken(extras: list[str], number: int, rng: random.Random) -> list[str]:
 
 
 def _candidate(tool: Tool, arguments: dict[str, Json], setup: list[dict[str, Json]]) -> Candidate:
-    required = set(tool.input_schema.get("required", []))
-    properties = list(tool.input_schema.get("properties", {}))
-    ordered = {p: arguments[p] for p in [*properties, *arguments] if p in arguments}
-    coverage: Coverage = "some"
-    if set(arguments) <= required:
-        coverage = "required"
-    elif set(arguments) >= set(properties):
-        coverage = "all"
-    return Candidate(tool=tool.full_name, arguments=ordered, setup=setup, coverage=coverage)
+    ordered = in_order(tool, arguments)
+    return Candidate(tool=tool.full_name, arguments=ordered, setup=setup, coverage=coverage(tool, arguments))
 
 
 def _call(tool: Tool, book: Phrasebook, call: SetupCall, rng: random.Random) -> dict[str, Json]:
@@ -254,6 +249,5 @@ class _Composer:
     ) -> Clause:
         entry = self.author.entry(self.tools[tool])
         root = self.tools[tool].input_schema
-        properties = root.get("properties", {})
-        fixed = [name for name in arguments if "enum" in resolved(properties.get(name, {}), root)]
+        fixed = [name for name in arguments if "enum" in resolved(schema_of(self.tools[tool], name), root)]
         return clause(entry, arguments, hidden, self.earlier, self.rng, avoid, fixed, twist)

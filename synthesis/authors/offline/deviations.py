@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from synthesis.authors.offline import shapes
-from synthesis.authors.offline.guesses import resolved
 from synthesis.authors.offline.shapes import Option
 from synthesis.records import Json, MutationKind
+from synthesis.schemas import properties, resolved
+from synthesis.text.equality import normal_form
+from synthesis.text.kinds import Kind, kind_of
 from synthesis.text.lexicon import Words, lexicon
-from synthesis.text.similarity import alike, similarity, typos
-from synthesis.text.values import Kind, kind_of, normal
+from synthesis.text.similarity import looks_alike, similarity, typos
 
 EACH = 2
 """At most so many values of each kind of mutation, so that no kind crowds out the others."""
@@ -46,13 +47,13 @@ def deviations(
     Whether a value passes the schema, and whether the request supports it, is for the caller to check.
     """
     hint = f"{parameter} {schema.get('description', '')}"
-    others = [peer for peer in peers if type(peer) is type(value) and normal(peer) != normal(value)]
+    others = [peer for peer in peers if type(peer) is type(value) and normal_form(peer) != normal_form(value)]
     found = _Maker(root, rng, words or lexicon()).options(value, schema, hint, others)
     kinds: dict[MutationKind, list[Json]] = {}
-    seen = {normal(value)}
+    seen = {normal_form(value)}
     for kind, option in found:
-        if normal(option) not in seen and len(kinds.setdefault(kind, [])) < EACH:
-            seen.add(normal(option))
+        if normal_form(option) not in seen and len(kinds.setdefault(kind, [])) < EACH:
+            seen.add(normal_form(option))
             kinds[kind].append(option)
     return [(kind, option) for kind, options in kinds.items() for option in options]
 
@@ -74,7 +75,7 @@ def _relation(value: Json, other: Json) -> MutationKind:
         return "hyponym"
     if theirs < mine and theirs:
         return "hypernym"
-    return "lexical_similarity" if alike(value, other) else "co_hyponym"
+    return "lexical_similarity" if looks_alike(value, other) else "co_hyponym"
 
 
 def _choices(value: str, choices: list[str], rng: random.Random) -> list[Option]:
@@ -171,16 +172,17 @@ class _Maker:
         if extra and not any(isinstance(item, list | dict) for item in value):
             found.append(("hypernym", [*value, rng.choice(extra)]))
         if len(peers) > 4:
-            found.append(("irrelevance", min(peers, key=lambda peer: similarity(normal(value), normal(peer)))))
+            farthest = min(peers, key=lambda peer: similarity(normal_form(value), normal_form(peer)))
+            found.append(("irrelevance", farthest))
         return rng.sample(found, len(found))
 
     def _object(self, value: dict[str, Json], schema: dict[str, Any], peers: list[Json]) -> list[Option]:
         """One member changed, or a peer as a whole."""
         found = _peers(value, peers, self.rng)[:3]
-        properties = schema.get("properties", {})
+        members = properties(schema)
         for key, member in value.items():
-            inner = properties.get(key, {})
-            hint = f"{key} {inner.get('description', '')}" if isinstance(inner, dict) else key
+            inner = members.get(key, {})
+            hint = f"{key} {inner.get('description', '')}"
             known = [p[key] for p in peers if key in p and type(p[key]) is type(member) and p[key] != member]
             found += [(kind, {**value, key: option}) for kind, option in self.options(member, inner, hint, known)[:10]]
         return self.rng.sample(found, len(found))

@@ -4,11 +4,13 @@ import ast
 import re
 from collections.abc import Sequence
 
-from synthesis.authors.offline.guesses import Schema, World, parameter_docs, samples
-from synthesis.authors.offline.phrasebook import Phrasebook, ToolEntry, canonical
+from synthesis.authors.offline.guesses import World, parameter_docs, samples
+from synthesis.authors.offline.phrasebook import Phrasebook, ToolEntry
 from synthesis.records import Json, Tool
+from synthesis.schemas import properties, required, schema_of
+from synthesis.text.equality import canonical
 from synthesis.text.lexicon import lexicon
-from synthesis.text.values import spaced
+from synthesis.text.saying import spaced
 
 LONGEST_HEAD = 9
 """Words of a description's first sentence that still make a way of asking."""
@@ -46,20 +48,20 @@ def make_book(tool: Tool, files: Sequence[str] = ()) -> Phrasebook:
     found leaves a case that the schema check will refuse, with a reason that names the parameter.
     """
     root = tool.input_schema
-    properties: dict[str, Schema] = root.get("properties", {})
+    members = properties(root)
     docs = parameter_docs(tool)
     world = World(" ".join(_name_words(tool)), tool.description, tuple(files))
-    required = [name for name in root.get("required", []) if name in properties]
-    pools = {n: samples(n, {**schema, "description": docs[n]}, root, world) for n, schema in properties.items()}
+    needed = [name for name in required(root) if name in members]
+    pools = {n: samples(n, {**schema, "description": docs[n]}, root, world) for n, schema in members.items()}
     pools = {name: pool for name, pool in pools.items() if pool}
     verb, *rest = _name_words(tool)
     entry = ToolEntry(
         effect="read" if tool.read_only or verb in _READING else "write",
         object=" ".join(rest) or "result",
-        heads=heads(tool, required),
+        heads=heads(tool, needed),
         phrases={name: phrases(name, pool) for name, pool in pools.items()},
-        cases=[{name: {"pool": name} for name in required if name in pools}, *_shown_calls(tool)],
-        optional={name: {"pool": name} for name in properties if name not in required and name in pools},
+        cases=[{name: {"pool": name} for name in needed if name in pools}, *_shown_calls(tool)],
+        optional={name: {"pool": name} for name in members if name not in needed and name in pools},
     )
     return Phrasebook(server=tool.server, field="other", pools=pools, tools={tool.name: entry})
 
@@ -83,11 +85,11 @@ def _shown_calls(tool: Tool) -> list[dict[str, Json]]:
                 found.append({str(word.arg): ast.literal_eval(word.value) for word in call.keywords})
         except (SyntaxError, ValueError):
             continue
-    known = set(tool.input_schema.get("properties", {}))
+    known = set(properties(tool.input_schema))
     return [case for case in found if case and set(case) <= known and "" not in case.values()]
 
 
-def heads(tool: Tool, required: Sequence[str] = ()) -> list[str]:
+def heads(tool: Tool, needed: Sequence[str] = ()) -> list[str]:
     """Make ways of asking for the tool from its name, and from the first sentence of its description.
 
     Where these speak of a required parameter ("Factor an expression"), its value gets a place there. A name that says
@@ -99,25 +101,24 @@ def heads(tool: Tool, required: Sequence[str] = ()) -> list[str]:
     known = verbs.get(words[0], verbs.get(words[-1], []))
     found = [f"{way} the {thing}" for way in known if thing.endswith("s") or not way.endswith(" all")] if thing else []
     if sentence := _first_sentence(tool.description):
-        found += _asked(sentence, thing, _operand(tool, required))
+        found += _asked(sentence, thing, _operand(tool, needed))
     if not found:
-        place = f" {{{required[0]}}}" if _is_plain(tool, required) else ""
+        place = f" {{{needed[0]}}}" if _is_plain(tool, needed) else ""
         name = " ".join(words)
         used = [f"use {name} on{place}" if place else f"use {name}", f"run {name}"]
         found = [f"{way}{place}" for way in known if place] or used
-    return list(dict.fromkeys(_with_place(head, required) for head in found))
+    return list(dict.fromkeys(_with_place(head, needed) for head in found))
 
 
-def _operand(tool: Tool, required: Sequence[str]) -> str:
+def _operand(tool: Tool, needed: Sequence[str]) -> str:
     """Say " of {expr}" where the first required parameter is what there is a result of."""
-    named = bool(required) and said_name(required[0]) in _OPERANDS
-    return f" of {{{required[0]}}}" if named and _is_plain(tool, required) else ""
+    named = bool(needed) and said_name(needed[0]) in _OPERANDS
+    return f" of {{{needed[0]}}}" if named and _is_plain(tool, needed) else ""
 
 
-def _is_plain(tool: Tool, required: Sequence[str]) -> bool:
+def _is_plain(tool: Tool, needed: Sequence[str]) -> bool:
     """Whether the first required parameter is a text or a number."""
-    schema = tool.input_schema.get("properties", {}).get(required[0], {}) if required else {}
-    return schema.get("type") in ("string", "integer", "number")
+    return bool(needed) and schema_of(tool, needed[0]).get("type") in ("string", "integer", "number")
 
 
 def _first_sentence(description: str) -> str:
@@ -150,9 +151,9 @@ def _asked(sentence: str, thing: str, operand: str) -> list[str]:
     return [f"give me the {noun}", f"I need the {noun}", f"work out the {noun}"]
 
 
-def _with_place(head: str, required: Sequence[str]) -> str:
+def _with_place(head: str, needed: Sequence[str]) -> str:
     """Put the value of the first required parameter behind the words that name it."""
-    for name in required[:1]:
+    for name in needed[:1]:
         noun = said_name(name)
         head = re.sub(rf"\b(?:an?|the) (?:given )?{re.escape(noun)}$", f"the {noun} {{{name}}}", head)
     return head

@@ -7,19 +7,16 @@ stands for. Paths are those of files that the sandbox really has. No server's na
 import posixpath
 import re
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
-from jsonschema import Draft202012Validator
 from jsonschema.exceptions import SchemaError
 
-from synthesis.authors.offline.phrasebook import canonical
 from synthesis.records import Json, Tool
+from synthesis.schemas import Schema, properties, required, resolved, type_of, validator
 from synthesis.servers.workspace import LOGICAL
+from synthesis.text.equality import canonical
 from synthesis.text.lexicon import lexicon
-from synthesis.text.values import spaced
+from synthesis.text.saying import spaced
 
-Schema = dict[str, Any]
 DEEPEST, MOST = 4, 12
 """How deep lists and objects are filled, and how many of them are made."""
 _NUMBERS = [3, 5, 2, 10, 1, 20, 7, 12, 4, 50, 15, 8, 100, 30, 25, 250, 0, 1000]
@@ -59,22 +56,13 @@ class World:
     """Logical paths of the files in the sandbox."""
 
 
-def template_files(template: Path | None) -> list[str]:
-    """Return the logical paths of the files in a sandbox's template, sorted; none without a template."""
-    if template is None:
-        return []
-    found = [path.relative_to(template).as_posix() for path in template.rglob("*") if path.is_file()]
-    return [posixpath.join(LOGICAL, path) for path in sorted(found)]
-
-
 def parameter_docs(tool: Tool) -> dict[str, str]:
     """Return what is said of each parameter: in its schema, and under its name in the tool's description.
 
     Many servers document parameters in one docstring: `name: text` at the start of a line, up to the next such line.
     """
-    properties: dict[str, Schema] = tool.input_schema.get("properties", {})
-    found = {name: str(schema.get("description", "")) for name, schema in properties.items()}
-    names = "|".join(map(re.escape, properties)) or "(?!)"
+    found = {name: str(schema.get("description", "")) for name, schema in properties(tool.input_schema).items()}
+    names = "|".join(map(re.escape, found)) or "(?!)"
     parts = re.split(rf"(?m)^[ \t]*[-*`]*({names})`?(?: \([^)\n]*\))?:", tool.description)
     for name, text in zip(parts[1::2], parts[2::2], strict=True):
         found[name] = f"{found[name]} {_AFTERWARDS.split(text)[0]}".strip()
@@ -88,29 +76,12 @@ def samples(name: str, schema: Schema, root: Schema, world: World | None = None,
     """
     schema = resolved(schema, root)
     try:
-        validator = Draft202012Validator({**schema, "$defs": root.get("$defs", {})})
+        judge = validator(schema, root)
         raw = _raw(name, schema, root, world or World(), depth)
-        valid = [value for value in raw if validator.is_valid(value)]
+        valid = [value for value in raw if judge.is_valid(value)]
     except (SchemaError, re.error, RecursionError):
         return []
     return list({canonical(value): value for value in valid}.values())
-
-
-def resolved(schema: Schema, root: Schema) -> Schema:
-    """Follow a local reference, and of alternatives take the first that is not null."""
-    if (reference := str(schema.get("$ref", ""))).startswith("#/"):
-        target: Any = root
-        for part in reference[2:].split("/"):
-            target = target.get(part, {})
-        return {**target, **{key: value for key, value in schema.items() if key != "$ref"}}
-    for key in ("anyOf", "oneOf"):
-        options = [option for option in schema.get(key, []) if option.get("type") != "null"]
-        if options:
-            return {
-                **resolved(options[0], root),
-                **{k: v for k, v in schema.items() if k in ("description", "examples")},
-            }
-    return schema
 
 
 def _raw(name: str, schema: Schema, root: Schema, world: World, depth: int) -> list[Json]:
@@ -119,7 +90,7 @@ def _raw(name: str, schema: Schema, root: Schema, world: World, depth: int) -> l
     if "enum" in schema:
         return [value for value in schema["enum"] if value is not None]
     given = list(schema.get("examples", []))
-    match _type(schema):
+    match type_of(schema):
         case "boolean":
             return [True, False]
         case "integer":
@@ -132,12 +103,6 @@ def _raw(name: str, schema: Schema, root: Schema, world: World, depth: int) -> l
             return given + _objects(schema, root, world, depth)
         case _:
             return given + _strings(name, schema, world)
-
-
-def _type(schema: Schema) -> str:
-    declared = schema.get("type", "string")
-    kinds = [kind for kind in declared if kind != "null"] if isinstance(declared, list) else [declared]
-    return kinds[0] if kinds else "string"
 
 
 def _near(schema: Schema) -> list[Json]:
@@ -165,11 +130,11 @@ def _lists(name: str, schema: Schema, root: Schema, world: World, depth: int) ->
 
 def _objects(schema: Schema, root: Schema, world: World, depth: int) -> list[Json]:
     """Objects with their required members; members of one kind get different values."""
-    properties = schema.get("properties", {})
-    if depth >= DEEPEST or not properties:
+    members = properties(schema)
+    if depth >= DEEPEST or not members:
         return []
-    names = schema.get("required") or list(properties)[:1]
-    pools = {key: samples(key, properties.get(key, {}), root, world, depth + 1) for key in names}
+    names = required(schema) or list(members)[:1]
+    pools = {key: samples(key, members.get(key, {}), root, world, depth + 1) for key in names}
     if not all(pools.values()):
         return []
     count = min(MOST, max(map(len, pools.values())))

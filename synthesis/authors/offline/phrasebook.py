@@ -17,16 +17,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from synthesis.errors import UserError
 from synthesis.records import Json
+from synthesis.text.equality import canonical
 
 SLOT = re.compile(r"\{(\w+)\}")
 # libyaml reads ten times faster; both are the safe loader.
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 FOLDER = Path(__file__).parent / "phrasebooks"
-
-
-def canonical(value: Json) -> str:
-    """Write `value` as JSON with sorted keys: the key under which a phrase map finds it."""
-    return json.dumps(value, sort_keys=True, ensure_ascii=False)
 
 
 def _as_key(key: Json) -> str:

@@ -7,9 +7,10 @@ import re
 from datetime import date, timedelta
 
 from synthesis.records import Json, MutationKind
+from synthesis.text.arithmetic import arithmetic
+from synthesis.text.kinds import CELL
 from synthesis.text.lexicon import lexicon
 from synthesis.text.similarity import similarity, typos
-from synthesis.text.values import CELL, arithmetic
 
 Option = tuple[MutationKind, Json]
 _NUMBER = re.compile(r"(?<![\w.])\d+(?:\.\d+)?(?![\w.])")

@@ -6,10 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from jsonschema import Draft202012Validator
-
 from synthesis.records import Json, Tool, Trajectory
-from synthesis.text.values import kind_of, leaves, same, say, supported
+from synthesis.schemas import accepts
+from synthesis.text.equality import same_meaning
+from synthesis.text.evidence import supported
+from synthesis.text.kinds import kind_of, leaves
+from synthesis.text.saying import say
 
 TwistKind = Literal["ruled_out", "correction"]
 Peers = Callable[[Tool, str, Json], Sequence[Json]]
@@ -77,7 +79,7 @@ def choose(trajectory: Trajectory, tools: dict[str, Tool], peers: Peers, rng: ra
                 continue
             wrongs = [w for w in peers(tools[step.tool], parameter, value) if _confusable(value, w)]
             wrongs = [w for w in wrongs if not any(supported(w, text) for text in spoken)]
-            if fitting := [w for w in wrongs if _fits(tools[step.tool], parameter, w)]:
+            if fitting := [w for w in wrongs if accepts(tools[step.tool], parameter, w)]:
                 options.append((i, parameter, fitting))
     if not options:
         return None
@@ -106,14 +108,9 @@ def _short(value: Json) -> bool:
 
 def _confusable(value: Json, other: Json) -> bool:
     """Of the same kind, with another meaning, and neither says the other."""
-    if not _short(other) or kind_of(value) != kind_of(other) or same(value, other):
+    if not _short(other) or kind_of(value) != kind_of(other) or same_meaning(value, other):
         return False
     return not supported(value, say(other)) and not supported(other, say(value))
-
-
-def _fits(tool: Tool, parameter: str, value: Json) -> bool:
-    schema = tool.input_schema.get("properties", {}).get(parameter, {})
-    return Draft202012Validator({**schema, "$defs": tool.input_schema.get("$defs", {})}).is_valid(value)
 
 
 def inline(kind: TwistKind, way: str, right: str, wrong: str, rng: random.Random) -> Words:

@@ -9,7 +9,8 @@ from typing import Literal
 from synthesis.authors.offline.phrasebook import SLOT, ToolEntry
 from synthesis.authors.offline.twists import Twist, inline, late
 from synthesis.records import Json
-from synthesis.text.values import kind_of, say, spaced
+from synthesis.text.kinds import kind_of
+from synthesis.text.saying import say, spaced
 
 Mood = Literal["imperative", "question", "statement"]
 _QUESTIONS = re.compile(

@@ -13,7 +13,7 @@ from eval.replies.calls import Call, Reply
 from eval.rollouts.decisions import HALVES, evaluate, load_tasks, task_of
 from eval.scores.compare import compare
 from eval.scores.metrics import METRICS
-from synthesis.dataset.rows import SFT, save
+from synthesis.dataset.writing import SFT, save
 from synthesis.errors import UserError
 from synthesis.json_file import write_json
 

@@ -18,7 +18,8 @@ from rich.console import Console
 from eval.policies.base import reply_parser
 from eval.replies import templates
 from eval.replies.calls import calls_of, read_reply
-from rise_train.rows.check import CheckReport, check_config, check_preference, check_sft
+from rise_train.commands.check import check_config
+from rise_train.rows.check import CheckReport, check_preference, check_sft
 from rise_train.rows.masking import render_ids, use_training_template
 from rise_train.rows.row_proofs import text_of
 from synthesis.errors import UserError

@@ -1,6 +1,5 @@
 """Servers that nobody wrote a phrasebook for: values and words from the schema and the description alone."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,7 +7,7 @@ from jsonschema import Draft202012Validator
 
 from synthesis.authors.offline.author import OfflineAuthor
 from synthesis.authors.offline.fallback import heads, make_book
-from synthesis.authors.offline.guesses import World, parameter_docs, samples, template_files
+from synthesis.authors.offline.guesses import World, parameter_docs, samples
 from synthesis.records import Json, Step, Tool, Trajectory
 from synthesis.requests.critical import ground
 
@@ -55,14 +54,6 @@ TOOLS = [READ, TREE, WRITE, MOVE, FACTOR, CONVERT, FOREIGN, EDGES]
 
 def values(one: Tool, parameter: str) -> list[Json]:
     return make_book(one, FILES).pools[parameter]
-
-
-def test_template_files_have_logical_paths(tmp_path: Path) -> None:
-    (tmp_path / "games").mkdir()
-    (tmp_path / "games" / "chess.pgn").write_text("1. e4")
-    (tmp_path / "notes.csv").write_text("a,b")
-    assert template_files(tmp_path) == ["/data/games/chess.pgn", "/data/notes.csv"]
-    assert template_files(None) == []
 
 
 def test_paths_are_of_files_that_are_there_and_new_ones_where_something_is_made() -> None:

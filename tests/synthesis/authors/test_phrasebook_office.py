@@ -15,7 +15,7 @@ import pytest
 from synthesis.authors.base import Candidate
 from synthesis.authors.offline.author import OfflineAuthor
 from synthesis.authors.offline.phrasebook import FOLDER, SLOT, Phrasebook, load_phrasebook
-from synthesis.calls.primitives import fill, has_reference
+from synthesis.calls.references import fill, has_reference
 from synthesis.calls.verdicts import judge
 from synthesis.records import Json, Tool
 from synthesis.servers.server_set import Servers, load_servers

@@ -17,7 +17,7 @@ import pytest
 
 from synthesis.authors.offline.author import OfflineAuthor
 from synthesis.authors.offline.phrasebook import FOLDER, Phrasebook, load_phrasebook
-from synthesis.calls.primitives import has_reference, resolve
+from synthesis.calls.references import has_reference, resolve
 from synthesis.calls.verdicts import judge
 from synthesis.records import Json, Tool
 from synthesis.servers.server_set import Servers, load_servers

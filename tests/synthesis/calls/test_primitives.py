@@ -11,7 +11,9 @@ import pytest
 from fakes import POLICIES, TOOLS, FakeAuthor, FakeServers
 
 from synthesis.authors.base import Candidate
-from synthesis.calls.primitives import UnresolvedError, candidate_id, collect, resolve, schema_reason, unresolved
+from synthesis.calls.candidates import candidate_id
+from synthesis.calls.primitives import collect
+from synthesis.calls.references import UnresolvedError, resolve, unresolved
 from synthesis.calls.verdicts import judge
 from synthesis.journal import Journal
 from synthesis.records import Primitive, Tool, ToolResult
@@ -95,13 +97,6 @@ def test_words_that_the_caller_sent_are_no_failure() -> None:
     assert judge(TOOL, said, (), {"note": "the order was not found"}) == ""
     assert judge(TOOL, ToolResult(text="Error: no pad for the blue book"), (), {"note": "the blue book"})
     assert judge(TOOL, ToolResult(text="Error: bad"), (), {"kind": "Error"}), "a single word proves nothing"
-
-
-def test_schema_reason_names_the_fault() -> None:
-    assert schema_reason(TOOL, {"city": "Bern"}) == ""
-    assert "'city' is a required property" in schema_reason(TOOL, {"day": "Friday"})
-    assert schema_reason(TOOL, {"city": "Bern", "mood": 1}) == "unknown parameter 'mood'"
-    assert "is not of type 'string'" in schema_reason(TOOL, {"city": 3})
 
 
 def test_references_resolve_at_any_depth() -> None:

@@ -6,10 +6,11 @@ import pytest
 from fakes import POLICIES, TOOLS, FakeAuthor, FakeServers
 
 from synthesis.calls.primitives import collect
-from synthesis.dataset.rows import Source
+from synthesis.dataset.source import Source
 from synthesis.journal import Journal
+from synthesis.negatives.negate import negate
 from synthesis.records import Primitive, Sample, Trajectory
-from synthesis.requests.samples import RejectedSample, compose, negate
+from synthesis.requests.samples import RejectedSample, compose
 from synthesis.trajectories.execute import RejectedTrajectory, generate
 
 

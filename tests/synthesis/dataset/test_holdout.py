@@ -7,9 +7,10 @@ import pytest
 from fakes import TOOLS
 
 from synthesis.dataset.holdout import held_out_tools
-from synthesis.dataset.rows import Source, preference_rows, sft_row, split
+from synthesis.dataset.rows import preference_rows, sft_row
+from synthesis.dataset.source import Source
+from synthesis.dataset.split import split
 from synthesis.errors import UserError
-from synthesis.negatives import mutations
 from synthesis.records import Mutation, Negative
 
 FIELDS = {server: f"field of {server}" for server in {tool.server for tool in TOOLS.values()}}
@@ -29,7 +30,7 @@ def test_a_held_out_tool_is_in_test_alone(source: Source) -> None:
     assert 0 < len(touching) < len(source.samples)
     assert touching <= {s.id for s in test}
     assert len(test) > len(touching), "the usual share of the others is there too"
-    rows = [sft_row(held, s) for s in train] + [r for s in train for r in preference_rows(held, s, mutations.apply)]
+    rows = [sft_row(held, s) for s in train] + [r for s in train for r in preference_rows(held, s)]
     assert len(rows) > len(train) > 0
     assert not [row["meta"]["id"] for row in rows if json.dumps(name) in json.dumps(row)]
     assert {row["meta"]["id"] for row in (sft_row(held, s) for s in test) if row["meta"]["held_out"]} == touching
@@ -45,7 +46,7 @@ def test_a_negative_that_calls_a_held_out_tool_stays_out_of_train(source: Source
         id="x", sample_id=sample.id, turn=0, kind="sibling_tool", mutations=[mutation], score=0.5, primitive_ids=[]
     )
     lone = replace(held, negatives={sample.id: [negative]})
-    assert preference_rows(lone, sample, mutations.apply) == []
+    assert preference_rows(lone, sample) == []
 
 
 def test_servers_and_fields_hold_out_all_their_tools() -> None:

@@ -1,28 +1,17 @@
-"""Rows, candidate sets, the split by group, and files that are the same twice."""
+"""Rows and candidate sets."""
 
-import hashlib
-import json
 from collections import Counter
 from dataclasses import replace
-from pathlib import Path
 
-from fakes import TOOLS, FakeAuthor
-from hypothesis import given
-from hypothesis import strategies as st
+from fakes import TOOLS
 
-from synthesis.dataset import exact_json
-from synthesis.dataset import rows as dataset
-from synthesis.dataset.rows import Source, candidate_tools, preference_rows, schema_order, sft_row, split
-from synthesis.journal import Journal
-from synthesis.negatives import mutations
-from synthesis.records import Sample
-from synthesis.requests.samples import RejectedSample, compose
-
-FACTS = {"isolation": "none", "seed": 0}
+from synthesis.dataset.prompt_tools import candidate_tools
+from synthesis.dataset.rows import preference_rows, sft_row
+from synthesis.dataset.source import Row, Source
 
 
-def groups(source: Source) -> list[dataset.Row]:
-    return [row for sample in source.samples for row in preference_rows(source, sample, mutations.apply)]
+def groups(source: Source) -> list[Row]:
+    return [row for sample in source.samples for row in preference_rows(source, sample)]
 
 
 def test_sft_rows_hold_the_real_conversation(source: Source) -> None:
@@ -95,95 +84,3 @@ def test_candidate_sets_hold_gold_siblings_and_others(source: Source) -> None:
     assert len(positions) >= 4, "gold stands anywhere"
     wide = replace(source, tools_per_prompt=50)
     assert len(candidate_tools(wide, source.samples[0])) == len(TOOLS)
-
-
-def test_arguments_stand_in_the_order_of_the_schema() -> None:
-    tool = TOOLS["weather__get_forecast"]
-    assert list(schema_order(tool, {"day": "Friday", "city": "Bern"})) == ["city", "day"]
-
-
-def test_split_is_by_group_and_balanced(source: Source) -> None:
-    train, test = split(source)
-    assert len(train) + len(test) == len(source.samples)
-    assert 0.1 <= len(test) / len(source.samples) <= 0.3
-
-    def keys(samples: list[Sample]) -> set[str]:
-        steps = {s.id: source.trajectories[s.trajectory_id].steps for s in samples}
-        calls = {json.dumps([[x.tool, x.arguments] for x in steps[s.id]]) for s in samples}
-        return {s.trajectory_id for s in samples} | {dataset.normal(s.request) for s in samples} | calls
-
-    assert not keys(train) & keys(test)
-    assert {s.pattern for s in test} == {s.pattern for s in train}
-
-
-def test_near_duplicates_are_one_group(source: Source) -> None:
-    first, *others = source.samples
-    twins = [s.model_copy(update={"request": first.request.upper() + "!"}) for s in others[:30]]
-    train, test = split(replace(source, samples=[first, *twins, *others[30:]]))
-    sides = [{s.id for s in side} for side in (train, test)]
-    group = {first.id, *(s.id for s in twins)}
-    assert sum(bool(group & side) for side in sides) == 1
-
-
-def test_drafts_that_leave_something_unsaid_or_repeat_are_rejected(source: Source, tmp_path: Path) -> None:
-    class Silent(FakeAuthor):
-        def compose(self, trajectory, tools, variant, seed):  # type: ignore[no-untyped-def]
-            draft = super().compose(trajectory, tools, 0, seed)
-            return draft.model_copy(update={"critical": [], "request": "Do the usual."}) if variant > 1 else draft
-
-    rejected = Journal(tmp_path / "r", RejectedSample)
-    made = list(source.trajectories.values())[:10]
-    samples = compose(made, TOOLS, Silent(), Journal(tmp_path / "s", Sample), rejected, count=40, seed=0)
-    assert len(samples) == 10
-    reasons = Counter(r.reason.split(":")[0] for r in rejected)
-    assert reasons["duplicate"] == 10
-    assert reasons["unsaid"] == 60
-
-
-def test_written_twice_is_the_same_to_the_byte_and_reads_back_exactly(source: Source, tmp_path: Path) -> None:
-    from datasets import load_from_disk
-
-    def hashes(folder: Path) -> dict[str, str]:
-        files = sorted(path for path in folder.rglob("*") if path.is_file())
-        return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
-
-    counts = dataset.write(source, tmp_path / "one", mutations.apply, FACTS)
-    shuffled = replace(source, samples=list(reversed(source.samples)))
-    dataset.write(shuffled, tmp_path / "two", mutations.apply, FACTS)
-    assert hashes(tmp_path / "one") == hashes(tmp_path / "two")
-    assert not (tmp_path / "one.partial").exists()
-
-    train, test = split(source)
-    read = load_from_disk(str(tmp_path / "one" / "sft"))
-    assert read["train"].to_list() == [sft_row(source, sample) for sample in train]
-    order = [list(c["function"]["arguments"]) for m in read["test"][0]["messages"] for c in m.get("tool_calls", [])]
-    assert order == [
-        list(c["function"]["arguments"]) for m in sft_row(source, test[0])["messages"] for c in m.get("tool_calls", [])
-    ]
-    groups_read = load_from_disk(str(tmp_path / "one" / "preference"))
-    expected = [row for sample in test for row in preference_rows(source, sample, mutations.apply)]
-    assert groups_read["test"].to_list() == expected
-    assert str(groups_read["train"].features["rejected"]).startswith("List(List(Json")
-    assert counts["positives"] == 120
-    assert counts["negatives"] == sum(len(row["rejected"]) for row in groups(source))
-    card = (tmp_path / "one" / "README.md").read_text()
-    assert "| conditional |" in card
-    assert "- isolation: none" in card
-
-
-@given(st.integers(-(10**7), 10**7), st.integers(0, 7))
-def test_numbers_that_people_write_come_back_exactly(digits: int, places: int) -> None:
-    from datasets.utils.json import ujson_loads
-
-    value = digits / 10**places
-    text = exact_json.dumps({"x": [value]}, ujson_loads)
-    assert ujson_loads(text) == {"x": [value]} == json.loads(text)
-
-
-def test_text_comes_back_exactly() -> None:
-    from datasets.utils.json import ujson_loads
-
-    value = {"b": 'quote " slash / back \\ line \n \u2028 \U0001f600 é', "a": [None, True, 3, 0.3, {}, []], "é": 10**15}
-    text = exact_json.dumps(value, ujson_loads)
-    assert ujson_loads(text) == value == json.loads(text)
-    assert list(ujson_loads(text)) == ["b", "a", "é"]

@@ -8,12 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from synthesis.dataset import html_browser as browser
-from synthesis.dataset import rows as dataset
+from synthesis.dataset import html_browser
 from synthesis.dataset.reading import Stored, read
-from synthesis.dataset.rows import Source
-from synthesis.dataset.sample_pages import Filter, Page, difference, find, pages, same, within
-from synthesis.negatives import mutations
+from synthesis.dataset.sample_pages import Filter, Page, difference, find, pages, within
+from synthesis.dataset.source import Row, Source
+from synthesis.dataset.writing import write
 from synthesis.records import Step
 
 POISON = "</script><script>alert(1)</script><img src=x onerror=alert(2)> \x1b[2J __DATA__ \u2028 <!--"
@@ -27,7 +26,7 @@ def stored(source: Source, tmp_path_factory: pytest.TempPathFactory) -> Stored:
     trajectories = {**source.trajectories, poisoned.id: poisoned.model_copy(update={"steps": steps})}
     folder = tmp_path_factory.mktemp("run")
     changed = Source(source.tools, trajectories, source.samples, source.negatives)
-    dataset.write(changed, folder / "dataset", mutations.apply, {"isolation": "none", "seed": 0})
+    write(changed, folder / "dataset", {"isolation": "none", "seed": 0})
     return read(folder)
 
 
@@ -56,7 +55,7 @@ def test_every_sample_and_every_negative_has_its_place(stored: Stored, found: li
         assert page in find(found, page["primitives"][0])
 
 
-def find_row(stored: Stored, page: Page) -> dataset.Row:
+def find_row(stored: Stored, page: Page) -> Row:
     return next(row for row in stored.sft[page["split"]] if row["meta"]["id"] == page["id"])
 
 
@@ -72,7 +71,7 @@ def test_the_marked_difference_is_what_the_mutations_say(stored: Stored, found: 
                     for name in difference(turn["calls"], negative["calls"], call)
                 }
                 assert marked == expected
-    assert not same(1, True)
+    assert difference([{"arguments": {"a": 1, "b": 2}}], [{"arguments": {"a": True, "b": 2}}], 0) == {"a"}
     assert difference([{"arguments": {"a": 1}}], [{"arguments": {"b": 1}}], 0) == {"a", "b"}
 
 
@@ -89,9 +88,9 @@ def test_filters_choose_pages_and_negatives(found: list[Page]) -> None:
 
 
 def test_the_browser_holds_everything_and_poison_stays_text(stored: Stored, found: list[Page], tmp_path: Path) -> None:
-    assert browser.write(stored, tmp_path / "data.html") == (120, 120)
+    assert html_browser.write(stored, tmp_path / "data.html") == (120, 120)
     text = (tmp_path / "data.html").read_text(encoding="utf-8")
-    data = browser.embedded(text)
+    data = html_browser.embedded(text)
     assert data["pages"] == json.loads(json.dumps(found))
     assert POISON in json.dumps(data, ensure_ascii=False).replace('\\"', '"').replace("\\u001b", "\x1b")
     assert text.count("<script") == text.count("</script>") == 2
@@ -105,9 +104,9 @@ def test_the_browser_holds_everything_and_poison_stays_text(stored: Stored, foun
 def test_a_dataset_beyond_the_cap_is_shown_by_a_stated_sample(
     stored: Stored, found: list[Page], tmp_path: Path
 ) -> None:
-    shown, total = browser.write(stored, tmp_path / "data.html", max_bytes=60_000)
+    shown, total = html_browser.write(stored, tmp_path / "data.html", max_bytes=60_000)
     assert 0 < shown < total == 120
-    assert browser.embedded((tmp_path / "data.html").read_text())["total"] == 120
+    assert html_browser.embedded((tmp_path / "data.html").read_text())["total"] == 120
     assert (tmp_path / "data.html").stat().st_size < 100_000
     assert within(found, 60_000) == within(found, 60_000)
     assert within(found, 60_000, seed=1) != within(found, 60_000)
@@ -135,7 +134,7 @@ document.title = log.join("; ");
 def test_in_a_real_browser_keys_search_and_filters_work_and_poison_does_not_run(
     stored: Stored, found: list[Page], tmp_path: Path
 ) -> None:
-    browser.write(stored, tmp_path / "data.html")
+    html_browser.write(stored, tmp_path / "data.html")
     page = (tmp_path / "data.html").read_text(encoding="utf-8").replace("</body>", PROBE)
     (tmp_path / "probe.html").write_text(page, encoding="utf-8")
     switches = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]

@@ -10,7 +10,7 @@ from synthesis.authors.offline.author import OfflineAuthor
 from synthesis.negatives.added_kinds import extra_arguments, likeness, proposer, siblings, values_seen
 from synthesis.negatives.mutations import apply, calls_of, negatives
 from synthesis.records import Distractor, Json, Primitive, Sample, Step, Tool, Trajectory
-from synthesis.text.values import supported
+from synthesis.text.evidence import supported
 
 WIDE = Tool(
     server="shop",

@@ -8,17 +8,15 @@ from pathlib import Path
 import pytest
 from fakes import POLICIES, TOOLS, FakeServers
 
-from synthesis.calls.primitives import Policy
+from synthesis.calls.runner import Policy
 from synthesis.journal import Journal
 from synthesis.negatives.executions import (
-    OVERT_MOST,
-    OVERT_SHARE,
     ExecutedCall,
     Executor,
-    Outcomes,
     learn_names,
     renamed,
 )
+from synthesis.negatives.outcomes import OVERT_MOST, OVERT_SHARE, Outcomes
 from synthesis.records import Edge, Json, Mutation, Negative, Sample, Step, ToolResult, Trajectory
 from synthesis.servers.mcp_config import load_servers
 from synthesis.servers.server_set import Servers

@@ -21,7 +21,8 @@ from synthesis.negatives.complexity import Distance, meaning, surface
 from synthesis.negatives.mutations import allowed, apply, deletable, negatives, sites
 from synthesis.records import Sample, Trajectory
 from synthesis.text.embedding import available
-from synthesis.text.values import same, supported
+from synthesis.text.equality import same_meaning
+from synthesis.text.evidence import supported
 
 
 @pytest.fixture
@@ -53,7 +54,7 @@ def test_every_negative_is_valid_different_and_not_asked_for(author: OfflineAuth
             for mutation in negative.mutations:
                 assert (mutation.step, mutation.parameter) in critical
                 assert mutation.before == trajectory.steps[mutation.step].arguments[mutation.parameter]
-                assert mutation.deleted or not same(mutation.before, mutation.after)
+                assert mutation.deleted or not same_meaning(mutation.before, mutation.after)
                 assert mutation.deleted or not supported(mutation.after, sample.request)
                 assert trajectory.steps[mutation.step].primitive_id in negative.primitive_ids
 

@@ -9,7 +9,10 @@ from authoring import SEQUENTIAL, SINGLE, TOOLS, TRAJECTORIES, make_author
 from synthesis.authors.base import Draft
 from synthesis.records import CriticalParameter, Edge, Json, Step, Tool, Trajectory
 from synthesis.requests.critical import agreed, ground
-from synthesis.text.values import kind_of, normal, same, say, supported
+from synthesis.text.equality import normal_form, same_meaning
+from synthesis.text.evidence import supported
+from synthesis.text.kinds import kind_of
+from synthesis.text.saying import say
 
 
 def draft(request: str, *claims: tuple[int, str, Json, str]) -> Draft:
@@ -110,14 +113,14 @@ def test_parts_of_other_words_do_not_support_a_value(value: Json, text: str) -> 
 
 
 def test_equal_meaning() -> None:
-    assert same("Anna Weber", " anna  weber")
-    assert same(3, 3.0)
-    assert same("2 * 3", "3 * 2")
-    assert same("$A$1", "A1")
-    assert same("/data/./x.csv", "/data/x.csv")
-    assert not same("2 * 3", "2 * 4")
-    assert not same(True, 1)
-    assert normal({"b": 1, "a": [2.50]}) == normal({"a": [2.5], "b": 1})
+    assert same_meaning("Anna Weber", " anna  weber")
+    assert same_meaning(3, 3.0)
+    assert same_meaning("2 * 3", "3 * 2")
+    assert same_meaning("$A$1", "A1")
+    assert same_meaning("/data/./x.csv", "/data/x.csv")
+    assert not same_meaning("2 * 3", "2 * 4")
+    assert not same_meaning(True, 1)
+    assert normal_form({"b": 1, "a": [2.50]}) == normal_form({"a": [2.5], "b": 1})
 
 
 def test_values_are_said_as_a_user_says_them() -> None:

@@ -12,7 +12,8 @@ from synthesis.records import CriticalParameter, Distractor, Sample, Trajectory
 from synthesis.requests.critical import ground
 from synthesis.requests.difficulty import detected
 from synthesis.requests.samples import RejectedSample, compose
-from synthesis.text.values import same, supported
+from synthesis.text.equality import same_meaning
+from synthesis.text.evidence import supported
 
 
 @pytest.fixture
@@ -32,7 +33,7 @@ def test_a_wrong_value_is_said_and_the_right_one_is_still_proven(author: Offline
     for draft in drafts:
         (distractor,) = draft.distractors
         right = trajectory.steps[distractor.step].arguments[distractor.parameter]
-        assert not same(right, distractor.value)
+        assert not same_meaning(right, distractor.value)
         assert type(right) is type(distractor.value)
         assert supported(distractor.value, distractor.evidence), draft.request
         assert distractor.evidence in draft.request
@@ -133,6 +134,6 @@ def test_samples_carry_labels_distractors_and_intentions(author: OfflineAuthor, 
     accepted, rejected = Journal(tmp_path / "s.jsonl", Sample), Journal(tmp_path / "r.jsonl", RejectedSample)
     with accepted, rejected:
         made = compose(TRAJECTORIES, TOOLS, author, accepted, rejected, count=24, seed=5)
-    assert all(sample.intentions and sample.complete for sample in made)
+    assert all(sample.intentions for sample in made)
     assert {label for s in made for label in s.difficulty} >= {"reference", "ruled_out", "correction"}
     assert all(bool(s.distractors) == bool({"ruled_out", "correction"} & set(s.difficulty)) for s in made)

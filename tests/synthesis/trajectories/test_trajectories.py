@@ -11,7 +11,7 @@ from synthesis.calls.primitives import collect
 from synthesis.journal import Journal
 from synthesis.records import Primitive, ToolResult, Trajectory
 from synthesis.trajectories.conditions import content_words, mentions
-from synthesis.trajectories.execute import RejectedTrajectory, RejectionError, clean, execute, generate
+from synthesis.trajectories.execute import RejectedTrajectory, RejectionError, execute, generate
 from synthesis.trajectories.plans import (
     MAX_CHARS,
     MAX_FAILURES,
@@ -215,12 +215,6 @@ def test_planner_ends_when_all_is_dealt(primitives: Journal[Primitive]) -> None:
         dealt.append(plan)
     assert Counter(plan.pattern for plan in dealt)["single"] == 2
     assert len({plan.id for plan in dealt}) == len(dealt) < 20
-
-
-def test_clean_strips_and_caps() -> None:
-    assert clean("a\x00b\x1b[31mc\u202e\nd\te", 100) == "ab[31mc\nd\te"
-    assert clean("x" * 300, 200) == "x" * 197 + "..."
-    assert clean("x" * 200, 200) == "x" * 200
 
 
 def test_mentions_whole_words_in_any_case() -> None:

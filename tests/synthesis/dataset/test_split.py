@@ -1,0 +1,32 @@
+"""The split by group."""
+
+import json
+from dataclasses import replace
+
+from synthesis.dataset.source import Source
+from synthesis.dataset.split import split
+from synthesis.records import Sample
+from synthesis.text.equality import request_key
+
+
+def test_split_is_by_group_and_balanced(source: Source) -> None:
+    train, test = split(source)
+    assert len(train) + len(test) == len(source.samples)
+    assert 0.1 <= len(test) / len(source.samples) <= 0.3
+
+    def keys(samples: list[Sample]) -> set[str]:
+        steps = {s.id: source.trajectories[s.trajectory_id].steps for s in samples}
+        calls = {json.dumps([[x.tool, x.arguments] for x in steps[s.id]]) for s in samples}
+        return {s.trajectory_id for s in samples} | {request_key(s.request) for s in samples} | calls
+
+    assert not keys(train) & keys(test)
+    assert {s.pattern for s in test} == {s.pattern for s in train}
+
+
+def test_near_duplicates_are_one_group(source: Source) -> None:
+    first, *others = source.samples
+    twins = [s.model_copy(update={"request": first.request.upper() + "!"}) for s in others[:30]]
+    train, test = split(replace(source, samples=[first, *twins, *others[30:]]))
+    sides = [{s.id for s in side} for side in (train, test)]
+    group = {first.id, *(s.id for s in twins)}
+    assert sum(bool(group & side) for side in sides) == 1

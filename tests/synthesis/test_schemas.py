@@ -1,0 +1,57 @@
+"""Reading a tool's JSON schema."""
+
+from fakes import TOOLS
+
+from synthesis.records import Tool
+from synthesis.schemas import accepts, arguments_fault, in_order, properties, required, resolved, schema_of, type_of
+
+TOOL = TOOLS["weather__get_forecast"]
+
+
+def test_arguments_fault_names_the_fault() -> None:
+    assert arguments_fault(TOOL, {"city": "Bern"}) == ""
+    assert "'city' is a required property" in arguments_fault(TOOL, {"day": "Friday"})
+    assert arguments_fault(TOOL, {"city": "Bern", "mood": 1}) == "unknown parameter 'mood'"
+    assert "is not of type 'string'" in arguments_fault(TOOL, {"city": 3})
+
+
+def test_arguments_stand_in_the_order_of_the_schema() -> None:
+    tool = TOOLS["weather__get_forecast"]
+    assert list(in_order(tool, {"day": "Friday", "city": "Bern"})) == ["city", "day"]
+
+
+def test_a_part_is_judged_with_the_whole_around_it() -> None:
+    schema = {
+        "type": "object",
+        "properties": {
+            "size": {"type": "integer"},
+            "width": {"$ref": "#/properties/size"},
+            "unit": {"$ref": "#/definitions/unit"},
+            "place": {"anyOf": [{"type": "null"}, {"$ref": "#/$defs/place"}]},
+            "open": True,
+            "closed": False,
+        },
+        "definitions": {"unit": {"enum": ["cm", "km"]}},
+        "$defs": {"place": {"type": ["null", "string"], "maxLength": 4}},
+    }
+    tool = Tool(server="s", name="t", input_schema=schema)
+    assert accepts(tool, "width", 3)
+    assert not accepts(tool, "width", "3")
+    assert [unit for unit in ("cm", "m", "km") if accepts(tool, "unit", unit)] == ["cm", "km"]
+    assert accepts(tool, "place", "Bern")
+    assert not accepts(tool, "place", "Geneva")
+    assert accepts(tool, "open", object)
+    assert not accepts(tool, "closed", 1)
+    assert accepts(tool, "unheard_of", 1)
+    assert arguments_fault(tool, {"width": 3, "unit": "cm", "open": [None]}) == ""
+    assert "'m' is not one of" in arguments_fault(tool, {"unit": "m"})
+    assert required({"required": None}) == required({}) == []
+    assert list(properties(schema)) == ["size", "width", "unit", "place", "open", "closed"]
+
+
+def test_the_declared_type_is_read_through_references_and_alternatives() -> None:
+    schema = {"properties": {"a": {"$ref": "#/$defs/n", "description": "of a"}}, "$defs": {"n": {"type": "number"}}}
+    tool = Tool(server="s", name="t", input_schema=schema)
+    assert resolved(schema_of(tool, "a"), schema) == {"type": "number", "description": "of a"}
+    assert type_of(resolved({"oneOf": [{"type": "null"}, {"type": ["null", "integer"]}]}, schema)) == "integer"
+    assert type_of({}) == "string"
