@@ -15,9 +15,9 @@ import pytest
 from handmade import ROOT, calls, preference_rows, result, sft_row
 from rich.console import Console
 
-from eval.policies.base import reply_parser
 from eval.replies import templates
 from eval.replies.calls import calls_of, read_reply
+from eval.replies.parsing import reply_parser
 from rise_train.commands.check import check_config
 from rise_train.rows.check import CheckReport, check_preference, check_sft
 from rise_train.rows.masking import render_ids, use_training_template
