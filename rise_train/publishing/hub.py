@@ -1,6 +1,6 @@
 """The upload to the Hub: what is asked before anything is done, and each way to fail as one sentence."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -39,7 +39,7 @@ class Push:
     repo_id: str
     private: bool = True
     """Of a new repository; into one that is public already nothing is sent then."""
-    token: str | None = None
+    token: str | None = field(default=None, repr=False)
     """By default the one of `hf auth login`, or HF_TOKEN."""
     words: Words = COMMAND
 

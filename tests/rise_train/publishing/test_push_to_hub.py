@@ -74,6 +74,7 @@ def test_dpo_sends_no_reference_no_pickle_and_no_path(
     assert f"uploaded: {hub.address}/someone/mine" in done.stderr
 
 
+@pytest.mark.usefixtures("same_process")
 def test_a_finished_training_is_sent_by_the_same_command(
     tiny_model: Path, tiny_dataset: Path, tmp_path: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
