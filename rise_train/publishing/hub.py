@@ -1,6 +1,6 @@
 """The upload to the Hub: what is asked before anything is done, and each way to fail as one sentence."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -39,7 +39,7 @@ class Push:
     repo_id: str
     private: bool = True
     """Of a new repository; into one that is public already nothing is sent then."""
-    token: str | None = None
+    token: str | None = field(default=None, repr=False)
     """By default the one of `hf auth login`, or HF_TOKEN."""
     words: Words = COMMAND
 
@@ -48,9 +48,9 @@ def ask(repo_id: str | None, private: bool = True, token: str | None = None, wor
     """A `Push` that may be tried.
 
     Raises:
-        UserError: no name, one that the Hub does not allow, or no token.
+        UserError: no name, one that the Hub does not allow, no token, or no network allowed.
     """
-    from huggingface_hub import get_token
+    from huggingface_hub import constants, get_token
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils._validators import validate_repo_id
 
@@ -64,6 +64,8 @@ def ask(repo_id: str | None, private: bool = True, token: str | None = None, wor
         raise UserError(f"{words.name}: expected NAME/MODEL, found {repo_id!r}")
     if not (token or get_token()):
         raise UserError(f"{words.push}: there is no token for the Hub; run `hf auth login`, or set HF_TOKEN")
+    if constants.HF_HUB_OFFLINE:
+        raise UserError(f"{words.push}: HF_HUB_OFFLINE is set, so nothing can be uploaded")
     return Push(repo_id, private, token, words)
 
 
@@ -75,7 +77,7 @@ def upload(folder: Path, push: Push, console: Console) -> None:
     """
     from httpx2 import HTTPError
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+    from huggingface_hub.errors import HfHubHTTPError
 
     api, asked, repo_id = HfApi(token=push.token), push.words.push, push.repo_id
     try:
@@ -87,8 +89,6 @@ def upload(folder: Path, push: Push, console: Console) -> None:
         raise
     except HfHubHTTPError as error:
         raise UserError(f"{asked}: {repo_id}: {_refusal(error)}") from error
-    except OfflineModeIsEnabled as error:
-        raise UserError(f"{asked}: HF_HUB_OFFLINE is set, so nothing can be uploaded") from error
     except ValueError as error:  # the card's header, or one large file
         raise UserError(f"{asked}: {repo_id}: the Hub refused: {_line(error)}") from error
     except (HTTPError, OSError, RuntimeError) as error:  # the threads that send by git-lfs raise RuntimeError

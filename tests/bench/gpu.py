@@ -1,12 +1,12 @@
 """An 8B-shaped model on one GPU: DPO by stock TRL and in groups, SFT padded and packed, each in a process of its own.
 
-    python tests/bench/gpu.py --json OUT               # on a GPU: Qwen3-8B's shape, bf16, LoRA of rank 16
-    python tests/bench/gpu.py --prompt 4000 --wrong 16
+    python tests/bench/gpu.py --json OUT               # on a GPU: Qwen3-8B's shape, bfloat16, LoRA of rank 16
+    python tests/bench/gpu.py --prompt 4000 --wrong 16 --seconds 900
     python tests/bench/gpu.py                          # without a GPU: tiny shapes, to see that the script runs
 
 The weights are random, so nothing is downloaded. A step is forward, backward and, in DPO, the reference pass, without
 an optimiser step. Pairs and tokens a second are wall-clock, the best of the repeats after one step to warm up. A way
-that runs out of memory is a row that says so.
+that runs out of memory, or finds no time left of --seconds, is a row that says so; the first ways matter most.
 
 Model FLOP utilisation is the FLOPs that the way's own tokens need, over time and the GPU's dense bf16 peak:
 
@@ -28,18 +28,18 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 ROOT = Path(__file__).parents[2]
 WAYS = {
     # trainer, attention, pairs or rows a micro-batch (0: all), gradient checkpointing
     "DPO stock, one pair": ("stock", "sdpa", 1, False),
-    "DPO stock, all pairs": ("stock", "sdpa", 0, True),
     "DPO grouped, sdpa": ("grouped", "sdpa", 0, False),
-    "DPO grouped, flex": ("grouped", "flex_attention", 0, False),
     "SFT padded": ("padded", "sdpa", 0, False),
-    "SFT packed, flex": ("packed", "flex_attention", 0, False),
     "SFT shared prefix, sdpa": ("shared", "sdpa", 0, False),
+    "DPO stock, all pairs": ("stock", "sdpa", 0, True),
+    "DPO grouped, flex": ("grouped", "flex_attention", 0, False),
+    "SFT packed, flex": ("packed", "flex_attention", 0, False),
 }
 QWEN3_8B = {
     "hidden_size": 4096, "intermediate_size": 12288, "num_hidden_layers": 36, "num_attention_heads": 32,
@@ -81,7 +81,22 @@ def sft_rows(prompt: int, answer: int, count: int, vocabulary: int) -> list[dict
     return rows
 
 
-def trainer_of(kind: str, attention: str, checkpointing: bool, small: bool, rows: list[dict[str, Any]]) -> Any:
+class Form(NamedTuple):
+    """What is measured: `small` shapes on the CPU or the 8B model on a GPU, and in which type its weights are."""
+
+    small: bool
+    dtype: str
+    size: tuple[int, int, int]
+    """Tokens of the prompt and of an answer, and K."""
+    repeats: int
+
+    @property
+    def shape(self) -> dict[str, Any]:
+        """Fields of the model's configuration."""
+        return SMALL if self.small else QWEN3_8B
+
+
+def trainer_of(kind: str, attention: str, checkpointing: bool, form: Form, rows: list[dict[str, Any]]) -> Any:
     """A trainer of either stage over `rows`, with a fresh adapter on every linear layer but the head."""
     import torch
     from datasets import Dataset
@@ -101,16 +116,15 @@ def trainer_of(kind: str, attention: str, checkpointing: bool, small: bool, rows
 
     score_only_targets()  # for all ways alike, as TRL does on a GPU
     torch.manual_seed(0)
-    config = Qwen3Config(
-        **(SMALL if small else QWEN3_8B), max_position_embeddings=40960, bos_token_id=1, eos_token_id=2, pad_token_id=0
-    )
-    dtype, device = (torch.float32, "cpu") if small else (torch.bfloat16, "cuda")
-    with torch.device(device):
-        model = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=attention)
+    config = Qwen3Config(**form.shape, max_position_embeddings=40960, bos_token_id=1, eos_token_id=2, pad_token_id=0)
+    with torch.device("cpu" if form.small else "cuda"):
+        model = AutoModelForCausalLM.from_config(
+            config, dtype=getattr(torch, form.dtype), attn_implementation=attention
+        )
     words = Tokenizer(models.WordLevel({"<pad>": 0, "<s>": 1, "</s>": 2}))
     common: dict[str, Any] = {
-        "output_dir": tempfile.gettempdir(), "report_to": "none", "bf16": not small, "max_length": None,
-        "gradient_checkpointing": checkpointing, "save_strategy": "no", "use_cpu": small,
+        "output_dir": tempfile.gettempdir(), "report_to": "none", "bf16": form.dtype == "bfloat16", "max_length": None,
+        "gradient_checkpointing": checkpointing, "save_strategy": "no", "use_cpu": form.small,
         "dataloader_pin_memory": False,
     }  # fmt: skip
     collator = {
@@ -151,36 +165,36 @@ def flops(config: Any, batches: list[dict[str, Any]], dpo: bool) -> float:
     return float((3 if dpo else 2) * linear + (4 if dpo else 3) * attention)
 
 
-def measure(way: str, small: bool, size: tuple[int, int, int], repeats: int) -> dict[str, Any]:
+def measure(way: str, form: Form) -> dict[str, Any]:
     """Run the step in this process; returns seconds, pairs or rows, tokens, gigabytes and FLOPs."""
     import torch
 
     kind, attention, at_once, checkpointing = WAYS[way]
-    if small and attention == "flex_attention":  # its backward does not run on a CPU
+    if form.small and attention == "flex_attention":  # its backward does not run on a CPU
         attention = "sdpa"
-    prompt, answer, wrong = size
+    prompt, answer, wrong = form.size
     dpo = kind in ("stock", "grouped")
-    vocabulary = (SMALL if small else QWEN3_8B)["vocab_size"]
-    group = group_of(prompt, answer, wrong, int(vocabulary))
+    vocabulary = form.shape["vocab_size"]
+    group = group_of(prompt, answer, wrong, vocabulary)
     rows = [{**group, "rejected_ids": rejected} for rejected in group["rejected_ids"]]
     if kind == "grouped":
         rows = [group]
     elif not dpo:
-        rows = sft_rows(prompt, answer, wrong, int(vocabulary))
-    trainer = trainer_of(kind, attention, checkpointing, small, rows)
+        rows = sft_rows(prompt, answer, wrong, vocabulary)
+    trainer = trainer_of(kind, attention, checkpointing, form, rows)
     step = at_once or len(rows)
     batches = [trainer.data_collator(rows[at : at + step]) for at in range(0, len(rows), step)]
     trainer.model.train()
     seconds = []
-    for _ in range(repeats + 1):
+    for _ in range(form.repeats + 1):
         trainer.model.zero_grad()
         start = time.perf_counter()
         loss = sum(_step(trainer, batch) for batch in batches) / len(batches)
-        if not small:
+        if not form.small:
             torch.cuda.synchronize()
         seconds.append(time.perf_counter() - start)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    if not small:
+    if not form.small:
         peak = torch.cuda.max_memory_allocated() / 2**30
     config = trainer.accelerator.unwrap_model(trainer.model).config
     return {
@@ -191,7 +205,7 @@ def measure(way: str, small: bool, size: tuple[int, int, int], repeats: int) -> 
         "tokens": sum(b.get("packed_input_ids", b["input_ids"]).numel() for b in batches),
         "flops": flops(config, batches, dpo),
         "attention": attention,
-        "device": "CPU" if small else torch.cuda.get_device_name(),
+        "device": "CPU" if form.small else torch.cuda.get_device_name(),
     }
 
 
@@ -205,10 +219,13 @@ def _step(trainer: Any, batch: dict[str, Any]) -> float:
     return float(loss)
 
 
-def run_child(way: str, small: bool, size: tuple[int, int, int], repeats: int) -> dict[str, Any]:
-    """`measure` in a fresh process; a way that does not fit gives `{"failed": ...}`."""
-    command = [sys.executable, __file__, "--child", json.dumps([way, small, size, repeats])]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+def run_child(way: str, form: Form, seconds: float) -> dict[str, Any]:
+    """`measure` in a fresh process; a way that does not fit into memory or time gives `{"failed": ...}`."""
+    command = [sys.executable, __file__, "--child", json.dumps([way, form])]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False, timeout=max(seconds, 0))
+    except subprocess.TimeoutExpired:
+        return {"failed": "no time left"}
     if done.returncode and "OutOfMemoryError" in done.stderr:
         return {"failed": "out of memory"}
     if done.returncode:
@@ -239,30 +256,34 @@ def main() -> None:
     parser.add_argument("--prompt", type=int)
     parser.add_argument("--answer", type=int)
     parser.add_argument("--wrong", type=int, default=8, help="K, wrong answers a group; rows of an SFT batch")
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--dtype", choices=["bfloat16", "float32"], default="bfloat16", help="of the weights")
+    parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--seconds", type=float, default=225, help="for all ways together")
     parser.add_argument("--peak-tflops", type=float, help="the device's dense bf16 peak, where the table lacks it")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--child", help=argparse.SUPPRESS)
     options = parser.parse_args()
     sys.path.insert(0, str(ROOT))
     if options.child:
-        way, small, size, repeats = json.loads(options.child)
-        print(json.dumps(measure(way, small, tuple(size), repeats)))
+        way, form = json.loads(options.child)
+        print(json.dumps(measure(way, Form(*form))))
         return
     import torch
 
+    started = time.monotonic()
     small = not torch.cuda.is_available()
     size = (options.prompt or (96 if small else 2048), options.answer or (16 if small else 128), options.wrong)
+    form = Form(small, options.dtype, size, options.repeats)
     if small:
-        print("CPU form: not the GPU row. Tiny shapes, float32, SDPA in place of FlexAttention")
-    print(f"prompt {size[0]}, answer {size[1]}, K {size[2]}")
+        print("CPU form: not the GPU row. Tiny shapes, SDPA in place of FlexAttention")
+    print(f"{form.dtype}, prompt {size[0]}, answer {size[1]}, K {size[2]}")
     print("                          seconds pairs,rows/s  tokens/s    MFU   GB peak")
     found = {}
     for way in WAYS:
-        found[way] = run_child(way, small, size, options.repeats)
+        found[way] = run_child(way, form, started + options.seconds - time.monotonic())
         show(way, found[way], options.peak_tflops)
     if options.json:
-        options.json.write_text(json.dumps({"size": size, "ways": found}, indent=1) + "\n")
+        options.json.write_text(json.dumps({"size": size, "dtype": form.dtype, "ways": found}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hub import WRITER, Hub, serve
@@ -44,3 +45,14 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
         monkeypatch.setattr(constants, "ENDPOINT", running.address)
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
         yield running
+
+
+@pytest.fixture
+def same_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The proof of `rise publish` in this process, where a clean one is not what is tested: it starts for seconds."""
+    from rise_train.publishing import clean_load, same_replies
+
+    def ask(found: Any, copy: Path, prompts: list[dict[str, Any]]) -> list[list[clean_load.Answer]]:
+        return list(clean_load.answers([(str(found.model), found.base), (str(copy), found.base)], prompts))
+
+    monkeypatch.setattr(same_replies, "_ask", ask)

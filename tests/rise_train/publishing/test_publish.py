@@ -64,6 +64,7 @@ def _answers_as_its_examples(folder: Path, examples: list[dict[str, Any]]) -> No
     assert [reply.text for reply in replies] == [example["reply"] for example in examples]
 
 
+@pytest.mark.usefixtures("same_process")
 def test_a_copy_that_answers_otherwise_is_not_published(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from safetensors.torch import load_file, save_file
 
@@ -95,6 +96,7 @@ def test_an_adapter_on_a_local_base_needs_its_id(adapter: Path, tmp_path: Path) 
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.usefixtures("same_process")
 def test_an_adapter_is_published_merged_into_its_base(adapter: Path, tiny_model: Path, tmp_path: Path) -> None:
     from huggingface_hub import ModelCard
     from safetensors.torch import load_file
@@ -133,6 +135,7 @@ def on_bfloat16(adapter: Path, tiny_model: Path, tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.usefixtures("same_process")
 def test_a_merged_model_has_the_type_of_its_base_and_each_sum_is_rounded_once(
     on_bfloat16: Path, tiny_model: Path, tmp_path: Path
 ) -> None:

@@ -74,6 +74,7 @@ def test_dpo_sends_no_reference_no_pickle_and_no_path(
     assert f"uploaded: {hub.address}/someone/mine" in done.stderr
 
 
+@pytest.mark.usefixtures("same_process")
 def test_a_finished_training_is_sent_by_the_same_command(
     tiny_model: Path, tiny_dataset: Path, tmp_path: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -132,11 +133,16 @@ def test_checkpoints_are_never_sent(strategy: str, hub: Hub) -> None:
         take_push(*asked(hub_strategy=HubStrategy(strategy)))
 
 
-def test_a_token_is_asked_for_before_the_training(hub: Hub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_token_and_the_network_are_asked_for_before_the_training(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.delenv("HF_TOKEN")
     monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "none"))
     with pytest.raises(UserError, match="push_to_hub: there is no token for the Hub"):
         take_push(*asked())
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(UserError, match="push_to_hub: HF_HUB_OFFLINE is set"):
+        take_push(*asked(hub_token=WRITER))
 
 
 def test_trl_and_the_manifest_see_nothing_of_it(tiny_model: Path, tiny_dataset: Path, tmp_path: Path, hub: Hub) -> None:
