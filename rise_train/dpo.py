@@ -23,8 +23,8 @@ from synthesis.errors import UserError
 
 def main(data_args: Any, training_args: Any, model_args: Any) -> Path:
     """Check the pairs, prove the reference, train, and leave model and manifest; returns the manifest's path."""
+    from eval.policies.memory import keep_freed_memory
     from rise_train.models.loading import load_tokenizer
-    from rise_train.models.memory import keep_freed_memory
     from rise_train.models.reference import MERGED, choose, prove
     from rise_train.models.sharding import placed
     from rise_train.rows.check import check_rows
@@ -77,6 +77,7 @@ def build_trainer(
     from rise_train.models.loading import score_only_targets
     from rise_train.models.qlora import settle_adapter
     from rise_train.models.reference import load, merge
+    from rise_train.models.threads import ThreadsCallback
     from rise_train.packing.losses import refuse_weight
     from rise_train.runs.training_log import ProgressCallback
 
@@ -94,7 +95,7 @@ def build_trainer(
         train_dataset=form.rows,
         data_collator=form.collator,
         processing_class=tokenizer,
-        callbacks=[ProgressCallback("dpo", Path(training_args.output_dir), form.tokens)],
+        callbacks=[ProgressCallback("dpo", Path(training_args.output_dir), form.tokens), ThreadsCallback()],
     )
     trainer.remove_callback(PrinterCallback)
     settle_adapter(trainer.model, reference.start, model_args)

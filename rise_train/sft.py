@@ -23,10 +23,11 @@ def main(data_args: Any, training_args: Any, model_args: Any) -> Path:
     from transformers import PrinterCallback
     from trl import SFTTrainer
 
+    from eval.policies.memory import keep_freed_memory
     from rise_train.models.loading import load_policy, load_tokenizer, score_only_targets
-    from rise_train.models.memory import keep_freed_memory
     from rise_train.models.qlora import settle_adapter
     from rise_train.models.sharding import placed
+    from rise_train.models.threads import ThreadsCallback
     from rise_train.packing.shared_prefix import share, unshared
     from rise_train.rows.batches import arranged
     from rise_train.rows.check import check_rows
@@ -65,7 +66,7 @@ def main(data_args: Any, training_args: Any, model_args: Any) -> Path:
         train_dataset=Dataset.from_list(rows),
         processing_class=tokenizer,
         peft_config=peft_config,
-        callbacks=[progress],
+        callbacks=[progress, ThreadsCallback()],
     )
     trainer.remove_callback(PrinterCallback)
     settle_adapter(trainer.model, model_args.model_name_or_path, model_args)
