@@ -1,10 +1,11 @@
 """What a busy process costs a training and an evaluation: tokens a second, quiet and beside one, by number of threads.
 
-    python tests/bench/busy.py [WAY...]       # e.g. threads default; all of them without arguments
+    python tests/bench/busy.py                                                   # before, and ours
+    python tests/bench/busy.py "one thread" passive "short spins" "long spins"   # OpenMP's own ways
 
 The tiny base is trained for some steps, and answers some prompts, each in a process of its own with all the cores that
 this one has. The busy process only counts. Every figure is the median of three, taken in turn. `default` is what OpenMP
-does where nobody says anything, `ours` is what `eval.policies.threads` does then; the others are its own settings.
+does where nobody says anything, `ours` is what `eval.policies.threads` does then.
 """
 
 import os
@@ -40,7 +41,7 @@ def main(ways: list[str]) -> None:
         rows = [sft_row(i) for i in range(4 * STEPS)]
         dataset = write_dataset(Path(place) / "dataset", rows, rows[:PROMPTS])
         print(f"{CORES} cores\n| threads | work | quiet | busy | busy/quiet |\n|---|---|---:|---:|---:|")
-        for way in ways or WAYS:
+        for way in ways or ("default", "ours"):
             for work, measure in {"sft": train, "eval": answer}.items():
                 found: dict[bool, list[float]] = {False: [], True: []}
                 for busy in [False, True] * REPEATS:
