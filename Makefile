@@ -14,7 +14,7 @@ demo: setup servers ## real MCP servers to trained models and an ablation table
 	$(BIN)/rise ablate recipes/tiny/ablation.yaml --dataset $(RUN)/dataset --output $(RUN)
 
 test: setup servers ## all tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile
 
 check: setup ## ruff and mypy strict
 	$(BIN)/ruff check .

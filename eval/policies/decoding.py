@@ -12,6 +12,8 @@ import torch
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
+from eval.policies.threads import Threads
+
 ROUND = 16
 """New tokens after which the replies that have ended leave their batch."""
 
@@ -57,8 +59,11 @@ def decode(
     """
     alone = [[i] for i in sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))]
     reply = _shared if shares(model) else _apart
+    threads = Threads()
     for batch in _batches(chains(prompts) if shares(model) else alone, batch_size):
-        yield from reply(model, prompts, batch, stop, pad, limit)
+        for answered in reply(model, prompts, batch, stop, pad, limit):
+            threads.fit()
+            yield answered
 
 
 def shares(model: Any) -> bool:

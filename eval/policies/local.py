@@ -7,6 +7,7 @@ from typing import Any
 
 from eval.policies.adapters import base_of, is_adapter
 from eval.policies.base import Progress, Prompt, no_progress
+from eval.policies.memory import keep_freed_memory
 from eval.replies.calls import Reply, read_reply
 from eval.replies.linear import takes_parallel_calls
 from eval.replies.parsing import Parser, reply_parser
@@ -31,6 +32,7 @@ class LocalPolicy:
         self.name = str(path_or_id)
         self.batch_size = batch_size
         self.max_new_tokens = max_new_tokens
+        keep_freed_memory()
         self.model, self.tokenizer = _load(self.name)
         self.stop = _stop_tokens(self.model, self.tokenizer)
         self.parse = reply_parser(self.tokenizer)

@@ -13,6 +13,7 @@ from rise_train.ablation.arms import RAW, AblationConfig, Arm
 from rise_train.ablation.subprocesses import Job, Runner
 from rise_train.models.fingerprint import MANIFEST
 from rise_train.rows.file_hash import hash_files
+from rise_train.runs.processes import read_accelerate
 from synthesis.errors import UserError
 from synthesis.seeds import digest
 
@@ -57,6 +58,8 @@ class Plan:
             else digest(config.base)
         )
         self.threads = max(1, len(os.sched_getaffinity(0)) // config.jobs) if hasattr(os, "sched_getaffinity") else 1
+        launch = config.accelerate_config
+        self.devices = read_accelerate(launch).processes if launch else 1
 
     def jobs(self) -> list[Job]:
         """Trainings first, so that evaluations fill the gaps that waiting for a parent leaves."""
@@ -99,6 +102,7 @@ class Plan:
             command=lambda: self._train_command(arm, seed),
             needs=tuple(needs),
             env=self._env(),
+            devices=self.devices,
         )
 
     def evaluation(self, arm: str, seed: int) -> Job:
@@ -220,7 +224,7 @@ class Plan:
         return self.config.base if arm == RAW else str(self.layout.model(arm, seed))
 
     def _env(self) -> dict[str, str]:
-        return {"OMP_NUM_THREADS": str(self.threads), "TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1"}
+        return {"TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1"}
 
     def _train_command(self, arm: str, seed: int) -> list[str]:
         spec, launch = self.config.arms[arm], self.config.accelerate_config
@@ -228,6 +232,7 @@ class Plan:
         if launch:  # alone, the launcher would only start one process, after imports of its own
             command += ["-m", "accelerate.commands.launch", "--quiet", "--config_file", str(launch)]
             command += ["--num_cpu_threads_per_process", str(self.threads)]
+            command += ["--gpu_ids", "all", "--main_process_port", "0"]  # all that it is shown; a port of its own
         command += ["-m", f"rise_train.{spec.stage}"]
         command += ["--config", str(spec.config), "--model_name_or_path", self._model(spec.start, seed)]
         dataset = self.layout.mined(arm, seed) if spec.mine else self.config.dataset

@@ -23,6 +23,8 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
+from rise_train.ablation.devices import Devices, find_devices
+from rise_train.ablation.forks import Fork, can_fork
 from synthesis.errors import UserError
 
 State = Literal["waiting", "running", "done", "skipped"]
@@ -45,6 +47,8 @@ class Job:
     command: Callable[[], list[str]]
     needs: tuple[str, ...] = ()
     env: dict[str, str] = field(default_factory=dict)
+    devices: int = 1
+    """GPUs that it gets for itself, where the machine has any."""
     state: State = "waiting"
     seconds: float = 0.0
 
@@ -57,11 +61,15 @@ class Runner:
         logs: folder of the jobs' output.
         parallel: jobs at a time, at least 1.
         console: where progress is shown.
+        devices: what the jobs are handed; by default looked for when the first one starts.
     """
 
-    def __init__(self, state: Path, logs: Path, parallel: int, console: Console) -> None:
-        self.state, self.logs, self.parallel, self.console = state, logs, parallel, console
-        self._running: dict[str, tuple[subprocess.Popen[bytes], float]] = {}
+    def __init__(
+        self, state: Path, logs: Path, parallel: int, console: Console, devices: Devices | None = None
+    ) -> None:
+        self.state, self.logs, self.parallel, self.console, self.devices = state, logs, parallel, console, devices
+        self._running: dict[str, tuple[subprocess.Popen[bytes] | Fork, float]] = {}
+        self._handed: dict[str, tuple[str, ...]] = {}
         self._spinner = Spinner("line", style="cyan")
 
     def record(self, name: str) -> dict[str, Any]:
@@ -84,7 +92,8 @@ class Runner:
         """Run all jobs that are not done.
 
         Raises:
-            UserError: a job failed; the sentence carries the last line of its log and the log's place.
+            UserError: a job failed; the sentence carries the last line of its log and the log's place. Or one wants
+                more devices than there are.
         """
         plan = {job.name: job for job in jobs}
         for job in plan.values():
@@ -130,26 +139,34 @@ class Runner:
         for job in plan.values():
             if len(self._running) >= self.parallel:
                 return
-            if job.state == "waiting" and finished.issuperset(job.needs):
-                self._start(job)
+            if job.state == "waiting" and finished.issuperset(job.needs) and (own := self._free(job)) is not None:
+                self._start(job, own)
 
-    def _start(self, job: Job) -> None:
-        command = job.command()
+    def _free(self, job: Job) -> tuple[str, ...] | None:
+        """The devices for a job; none where there are none to hand out, and None while too few are free."""
+        if self.devices is None:
+            self.devices = find_devices(os.environ)
+        if not (names := self.devices.names):
+            return ()
+        if job.devices > len(names):
+            raise UserError(f"{job.label} wants {job.devices} devices, and there are {len(names)}: {', '.join(names)}")
+        taken = {name for own in self._handed.values() for name in own}
+        free = [name for name in names if name not in taken]
+        return tuple(free[: job.devices]) if len(free) >= job.devices else None
+
+    def _start(self, job: Job, own: tuple[str, ...]) -> None:
+        assert self.devices is not None
+        command, env = job.command(), os.environ | job.env | self.devices.shown(own)
         before = self.record(job.name)
-        stop_orphans(before.get("group"), before.get("command", []))
+        stop_orphans(before.get("group"), before.get("started"))
         log = self._log(job.name)
         log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("ab") as sink:
-            process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=sink,
-                stderr=subprocess.STDOUT,
-                env=os.environ | job.env,
-                start_new_session=True,
-            )
-        self._write(job, {"command": command, "group": process.pid, "finished": False})
-        self._running[job.name] = (process, time.monotonic())
+        fork = can_fork(command, self.devices.kind)
+        process = Fork(command, log, env) if fork else spawn(command, log, env)
+        self._write(
+            job, {"command": command, "group": process.pid, "started": start_time(process.pid), "finished": False}
+        )
+        self._running[job.name], self._handed[job.name] = (process, time.monotonic()), own
         job.state = "running"
         self._say(f"{job.label}: started")
 
@@ -157,7 +174,7 @@ class Runner:
         for name, (process, since) in list(self._running.items()):
             if process.poll() is None:
                 continue
-            del self._running[name]
+            del self._running[name], self._handed[name]
             job, record = plan[name], self.record(name)
             if process.returncode != 0:
                 raise UserError(f"{job.label} failed: {last_line(self._log(name))} (the whole log: {self._log(name)})")
@@ -172,12 +189,13 @@ class Runner:
             _signal_group(process.pid, signal.SIGTERM)
         deadline = time.monotonic() + 5
         for process, _ in self._running.values():
-            try:
-                process.wait(max(0.0, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
+            while process.poll() is None and time.monotonic() < deadline:
+                time.sleep(0.02)
+            if process.poll() is None:
                 _signal_group(process.pid, signal.SIGKILL)
                 process.wait()
         self._running.clear()
+        self._handed.clear()
 
     def _write(self, job: Job, facts: dict[str, Any]) -> None:
         path = self.state / f"{job.name}.json"
@@ -236,18 +254,38 @@ def _signal_group(group: int, number: int) -> None:
         return
 
 
-def stop_orphans(group: int | None, command: list[str]) -> None:
+def spawn(command: list[str], log: Path, env: dict[str, str]) -> subprocess.Popen[bytes]:
+    """Start a command in a session of its own, its output appended to `log`."""
+    with log.open("ab") as sink:
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=sink,
+            stderr=subprocess.STDOUT,
+            env=env,
+            start_new_session=True,
+        )
+
+
+def start_time(pid: int) -> float | None:
+    """When a process began, in seconds since 1970; None where it has ended."""
+    try:
+        return float(psutil.Process(pid).create_time())
+    except psutil.NoSuchProcess:
+        return None
+
+
+def stop_orphans(group: int | None, began: float | None) -> None:
     """End what is left of an earlier run's job, which outlives a runner that was killed with SIGKILL.
 
-    Two trainings in one folder would spoil each other. A process counts only if it is in the recorded process group
-    and its command line ends as the recorded one does, for the numbers of groups are used again.
+    Two trainings in one folder would spoil each other. The group counts only if its leader is the process that was
+    recorded, for the numbers of processes are used again.
     """
-    if group is None or not command:
+    if group is None or began is None or abs((start_time(group) or 0.0) - began) > 1.0:
         return
-    for process in psutil.process_iter(["cmdline"]):
-        cmdline = process.info["cmdline"] or []
+    for process in psutil.process_iter():
         try:
-            if cmdline[-4:] == command[-4:] and os.getpgid(process.pid) == group:
+            if os.getpgid(process.pid) == group:
                 process.kill()
                 process.wait(5)
         except (ProcessLookupError, psutil.NoSuchProcess):

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from transformers import EarlyStoppingCallback, TrainerCallback
 
+from eval.policies.threads import Threads
 from rise_train.runs.manifest import HISTORY
 from synthesis.errors import UserError
 from synthesis.json_file import write_json
@@ -118,9 +119,21 @@ class ProgressCallback(TrainerCallback):  # type: ignore[misc]  # transformers c
             self.bar.stop()
 
 
+class ThreadsCallback(TrainerCallback):  # type: ignore[misc]  # transformers carries no types
+    """Leaves other processes their cores, and takes them back: see `eval.policies.threads`."""
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Begin to look."""
+        self.threads = Threads()
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Fit the number to what was seen."""
+        self.threads.fit()
+
+
 def callbacks(stage: str, folder: Path, data_args: Any, tokens: int = 0) -> list[Any]:
-    """The callbacks of a training: its progress first, and stopping early where the recipe asks for it."""
-    found: list[Any] = [ProgressCallback(stage, folder, tokens)]
+    """The callbacks of a training: its progress first, its threads, and stopping early where the recipe asks for it."""
+    found: list[Any] = [ProgressCallback(stage, folder, tokens), ThreadsCallback()]
     if data_args.early_stopping_patience is not None:
         found.append(EarlyStoppingCallback(data_args.early_stopping_patience))
     return found

@@ -91,7 +91,7 @@ def trainer_of(rows: list[dict[str, Any]]) -> Any:
 
 def measure(way: str, source: Any, repeats: int) -> dict[str, Any]:
     """Run the batches in this process; returns CPU seconds, the mean loss and the tokens computed, padding included."""
-    from rise_train.models.memory import keep_freed_memory
+    from eval.policies.memory import keep_freed_memory
     from rise_train.packing.shared_prefix import SharedPrefixCollator, install
 
     keep_freed_memory()

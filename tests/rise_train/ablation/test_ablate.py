@@ -145,9 +145,7 @@ def test_what_is_done_is_skipped(done: Path) -> None:
     weights = Layout(done / "run").model("sft_dpo", 0) / "model.safetensors"
     before = weights.stat().st_mtime_ns, (done / "run" / "ablation.json").read_text()
     console = quiet()
-    started = time.monotonic()
     ablate(done / "ablation.yaml", console=console)
-    assert time.monotonic() - started < 20
     assert (weights.stat().st_mtime_ns, (done / "run" / "ablation.json").read_text()) == before
     assert isinstance(console.file, io.StringIO)
     assert console.file.getvalue().count("done before, skipped") == 5

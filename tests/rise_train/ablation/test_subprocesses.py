@@ -1,6 +1,8 @@
 """The runner of dependent processes, on small real processes."""
 
 import io
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -10,15 +12,19 @@ import psutil
 import pytest
 from rich.console import Console
 
-from rise_train.ablation.subprocesses import Job, Runner, clock, last_line, stop_orphans
+from rise_train.ablation.devices import Devices, handed
+from rise_train.ablation.forks import Fork
+from rise_train.ablation.subprocesses import Job, Runner, clock, last_line, start_time, stop_orphans
 from synthesis.errors import UserError
 
 
-def runner(folder: Path, parallel: int = 2, terminal: bool = False) -> tuple[Runner, io.StringIO]:
-    """A runner over `folder`, and what it prints."""
+def runner(
+    folder: Path, parallel: int = 2, terminal: bool = False, devices: Devices | None = None
+) -> tuple[Runner, io.StringIO]:
+    """A runner over `folder`, by default of a machine without GPUs, and what it prints."""
     printed = io.StringIO()
     console = Console(file=printed, width=100, force_terminal=terminal)
-    return Runner(folder / "jobs", folder / "logs", parallel, console), printed
+    return Runner(folder / "jobs", folder / "logs", parallel, console, devices or Devices()), printed
 
 
 def job(folder: Path, name: str, code: str, *needs: str, key: str = "k") -> Job:
@@ -120,14 +126,106 @@ def test_last_line_undoes_bars_and_colours(tmp_path: Path) -> None:
 
 
 def test_orphans_of_a_killed_runner_are_ended_and_nothing_else() -> None:
-    command = [sys.executable, "-c", "import time; time.sleep(30)", "model-folder"]
+    command = [sys.executable, "-c", "import time; time.sleep(30)"]
     orphan, other = (subprocess.Popen(command, start_new_session=True) for _ in range(2))
     try:
-        stop_orphans(orphan.pid, [*command[:-1], "another-folder"])
-        assert psutil.pid_exists(orphan.pid)
-        stop_orphans(orphan.pid, command)
-        assert not psutil.pid_exists(orphan.pid)
-        assert psutil.pid_exists(other.pid)
+        began = start_time(orphan.pid)
+        assert began is not None
+        stop_orphans(orphan.pid, began - 60)  # another process had this number when the record was written
+        stop_orphans(orphan.pid, None)
+        assert orphan.poll() is None
+        stop_orphans(orphan.pid, began)
+        assert start_time(orphan.pid) is None
+        assert other.poll() is None
     finally:
-        other.kill()
-        other.wait()
+        for process in (orphan, other):
+            process.kill()
+            process.wait()
+
+
+SHOWN = """
+import os, sys, time
+from pathlib import Path
+
+folder, name = Path(sys.argv[1]).parent, Path(sys.argv[1]).stem
+own = os.environ.get("CUDA_VISIBLE_DEVICES", "all").split(",")
+for device in own:
+    (folder / f"used-{device}").open("x").close()  # fails where another job is on it
+time.sleep(0.3)
+for device in own:
+    (folder / f"used-{device}").unlink()
+Path(sys.argv[1]).write_text(",".join(own))
+"""
+
+
+def test_jobs_at_a_time_have_devices_of_their_own(tmp_path: Path) -> None:
+    names = ("GPU-7f", "3", "MIG-1")
+    jobs = [job(tmp_path, f"one{i}", SHOWN) for i in range(4)]
+    jobs.insert(1, job(tmp_path, "two", SHOWN))
+    jobs[1].devices = 2
+    runner(tmp_path, 3, devices=Devices("cuda", "CUDA_VISIBLE_DEVICES", names))[0].run(jobs)
+    shown = {j.name: j.output.read_text().split(",") for j in jobs}
+    assert len(shown.pop("two")) == 2
+    assert all(len(own) == 1 and set(own) <= set(names) for own in shown.values())
+
+
+def test_a_job_that_wants_more_than_there_is_says_so(tmp_path: Path) -> None:
+    wants = job(tmp_path, "wide", WRITE)
+    wants.devices = 2
+    with pytest.raises(UserError, match=r"^wide wants 2 devices, and there are 1: 5$"):
+        runner(tmp_path, devices=Devices("cuda", "CUDA_VISIBLE_DEVICES", ("5",)))[0].run([wants])
+
+
+DEVICES = [
+    ("cpu", 1, {"CUDA_VISIBLE_DEVICES": ""}, "", ()),
+    ("mps", 1, {}, "", ()),
+    ("cuda", 3, {}, "CUDA_VISIBLE_DEVICES", ("0", "1", "2")),
+    ("cuda", 2, {"CUDA_VISIBLE_DEVICES": "3, GPU-9a,"}, "CUDA_VISIBLE_DEVICES", ("3", "GPU-9a")),
+    ("cuda", 1, {"CUDA_VISIBLE_DEVICES": "1,-1,0"}, "CUDA_VISIBLE_DEVICES", ("1",)),
+    ("hip", 2, {}, "HIP_VISIBLE_DEVICES", ("0", "1")),
+    ("hip", 1, {"CUDA_VISIBLE_DEVICES": "6"}, "CUDA_VISIBLE_DEVICES", ("6",)),
+]
+
+
+@pytest.mark.parametrize(("kind", "count", "environment", "variable", "names"), DEVICES)
+def test_devices_are_those_that_this_process_is_shown(
+    kind: str, count: int, environment: dict[str, str], variable: str, names: tuple[str, ...]
+) -> None:
+    assert handed(kind, count, environment) == Devices(kind, variable, names)
+
+
+MODULE = """
+import os, sys, time
+import torch
+
+print("step 1/1", sys.argv[1:], "transformers" in sys.modules, os.environ["MARK"], os.getsid(0) == os.getpid())
+if "wait" in sys.argv:
+    time.sleep(60)
+sys.exit(3)
+"""
+
+
+@pytest.fixture
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A module that says what it sees of its process."""
+    (tmp_path / "says_what_it_sees.py").write_text(MODULE)
+    monkeypatch.syspath_prepend(tmp_path)
+    return "says_what_it_sees"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="forks are for Linux")
+def test_a_fork_is_as_a_process_that_has_its_imports_already(tmp_path: Path, module: str) -> None:
+    fork = Fork([sys.executable, "-m", module, "a", "b c"], tmp_path / "log", os.environ | {"MARK": "m"})
+    assert fork.wait(100) == fork.poll() == 3
+    assert (tmp_path / "log").read_text() == "step 1/1 ['a', 'b c'] True m True\n"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="forks are for Linux")
+def test_a_fork_that_runs_is_found_and_ended(tmp_path: Path, module: str) -> None:
+    fork = Fork([sys.executable, "-m", module, "wait"], tmp_path / "log", os.environ | {"MARK": "m"})
+    while not last_line(tmp_path / "log"):
+        assert fork.poll() is None
+        time.sleep(0.05)
+    assert fork.wait(0.1) is None
+    stop_orphans(fork.pid, start_time(fork.pid))
+    assert fork.wait(20) == -signal.SIGKILL

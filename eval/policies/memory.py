@@ -1,4 +1,4 @@
-"""The C allocator, told to keep what training frees, since the next step asks for the same again."""
+"""The C allocator, told to keep what a step frees, since the next one asks for the same again."""
 
 import ctypes
 import platform
@@ -12,7 +12,7 @@ def keep_freed_memory() -> None:
     """Let glibc keep freed memory of this process instead of handing it back to the kernel.
 
     By default every tensor of some megabytes is mapped afresh, and the kernel clears its pages one by one: for the
-    elementwise operations of a training step on a CPU that takes longer than the arithmetic. Does nothing with another
+    elementwise operations of a step on a CPU that takes longer than the arithmetic. Does nothing with another
     C library, and nothing for the memory of a GPU. `tests/bench/grouped_dpo.py` gives it to all ways alike.
     """
     if platform.libc_ver()[0] != "glibc":
