@@ -71,6 +71,11 @@ class Run:
         """The tools that may run, by full name; without those of servers that were given up."""
         return self.pool[0].tools
 
+    @property
+    def trajectories_by_id(self) -> dict[str, Trajectory]:
+        """The trajectories, as samples name them."""
+        return {trajectory.id: trajectory for trajectory in self.trajectories}
+
     def journal(self, name: str, record_type: type[RecordT]) -> Journal[RecordT]:
         """The journal `NAME.jsonl` of the run, opened once and closed with `files`."""
         if name not in self._journals:

@@ -27,7 +27,7 @@ async def dataset_stage(run: Run) -> None:
     """Write the run's dataset and count what is in it. No server is needed any more."""
     source = Source(
         tools=run.tools,
-        trajectories={trajectory.id: trajectory for trajectory in run.trajectories},
+        trajectories=run.trajectories_by_id,
         samples=run.samples,
         negatives=run.negatives,
         seed=run.config.seed,

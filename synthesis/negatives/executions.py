@@ -64,10 +64,9 @@ async def executions_stage(run: Run) -> None:
         stateless = frozenset(entry.name for entry in run.file.servers if entry.rise.state == "none")
         journal = run.journal("executions", ExecutedCall)
         executor = Executor(run.pool, policies_of(run.file), stateless, journal, run.config.result_chars)
-        trajectories = {trajectory.id: trajectory for trajectory in run.trajectories}
         with run.stage("executions") as progress:
             outcomes = await executor.verify(
-                run.samples, run.negatives, trajectories, count=run.config.negatives, progress=progress
+                run.samples, run.negatives, run.trajectories_by_id, count=run.config.negatives, progress=progress
             )
     else:
         outcomes = unexecuted(run.negatives, run.config.negatives)

@@ -23,7 +23,7 @@ async def negatives_stage(run: Run) -> None:
         run.negatives = await run.aside(
             lambda: negate(
                 run.samples,
-                {trajectory.id: trajectory for trajectory in run.trajectories},
+                run.trajectories_by_id,
                 tools,
                 run.author,
                 count=config.negatives,
