@@ -54,7 +54,9 @@ def test_weights_come_back_when_the_pass_fails() -> None:
 
 def test_autocast_and_accelerates_wrapper_stay_outside() -> None:
     from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
 
+    AcceleratorState._reset_state()  # of another test; a process has one precision
     model = lively()
     exact = scores_as_stored(model, ROWS)
     prepared = Accelerator(cpu=True, mixed_precision="bf16").prepare_model(model, evaluation_mode=True)
@@ -62,6 +64,7 @@ def test_autocast_and_accelerates_wrapper_stay_outside() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         assert mean_gap(log_probs(prepared, ROWS), exact) < 1e-6
     assert mean_gap(scores_as_stored(prepared, ROWS), exact) > 1e-3, "wrapped again"
+    AcceleratorState._reset_state()
 
 
 def test_a_probe_makes_logits_for_the_target_tokens_alone() -> None:
