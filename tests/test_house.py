@@ -148,3 +148,11 @@ def test_every_link_of_the_documentation_leads_somewhere():
     assert len(links) >= 10
     missing = [(page.name, link) for page, link in links if not (page.parent / link).exists()]
     assert not missing
+
+
+def test_readme_and_architecture_name_every_room():
+    rooms = {path.parent.relative_to(ROOT) for path in SOURCES if len(path.relative_to(ROOT).parts) == 3}
+    assert len(rooms) > 20
+    readme, pages = (ROOT / "README.md").read_text(), (ROOT / "docs" / "architecture.md").read_text()
+    assert not [room for room in rooms if f"\n      {room.name}/ " not in readme]
+    assert not [room for room in rooms if f"| `{room.name}/` |" not in pages]

@@ -1,4 +1,4 @@
-"""Models, adapters and rows as the training stages load them, and the log-probability probe that tells models apart."""
+"""Models, adapters and tokenizers as the training stages load them."""
 
 import json
 from pathlib import Path
