@@ -65,4 +65,5 @@ def _run(module: str, arguments: list[str], log: str, env: dict[str, str]) -> No
         stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # both are of a fresh process
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     sys.argv = [module, *arguments]
+    sys.modules.pop(module, None)  # imported already, it would be run a second time, and runpy warns of that
     runpy.run_module(module, run_name="__main__", alter_sys=True)

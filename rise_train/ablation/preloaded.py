@@ -1,6 +1,7 @@
 """What every training and evaluation imports, for the process that they are forked from; nothing is computed here.
 
-A thread pool or a GPU that is touched before a fork is broken behind it, so this module only imports.
+A thread pool or a GPU that is touched before a fork is broken behind it, so this module only imports. The threads that
+OpenBLAS and jemalloc start by themselves have fork handlers.
 """
 
 import datasets  # noqa: F401

@@ -253,6 +253,15 @@ def test_an_arm_can_train_on_negatives_that_its_start_mines(done: Path, tmp_path
     assert other.model_key("sft_dpo", 0) == plan.model_key("sft_dpo", 0)
 
 
+def test_a_training_over_processes_gets_a_device_for_each(folder: Path) -> None:
+    (folder / "ddp.yaml").write_text(yaml.safe_dump({"distributed_type": "MULTI_GPU", "num_processes": 4}))
+    jobs = {job.name: job for job in plan_of(folder, accelerate_config="ddp.yaml").jobs()}
+    training = jobs["train/seed0/sft"]
+    assert (training.devices, jobs["eval/seed0/sft"].devices) == (4, 1)
+    command = " ".join(training.command())
+    assert "--gpu_ids all --main_process_port 0 -m rise_train.sft" in command  # what it is shown
+
+
 def test_a_half_is_scored_by_itself(done: Path) -> None:
     plan = plan_of(done, eval={"limit": 3, "batch_size": 8, "half": "final"})
     pending = [job for job in plan.jobs() if not plan.runner.is_done(job)]

@@ -221,6 +221,16 @@ def test_a_fork_is_as_a_process_that_has_its_imports_already(tmp_path: Path, mod
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="forks are for Linux")
+def test_a_fork_of_the_command_line_says_what_the_command_says(tmp_path: Path) -> None:
+    for name, command in {"sft": ["rise_train.sft"], "cli": ["rise_train.cli", "eval", "nothing"]}.items():
+        fork = Fork([sys.executable, "-m", *command], tmp_path / name, dict(os.environ))
+        status = fork.wait(100)
+        typed = subprocess.run([sys.executable, "-m", *command], capture_output=True, text=True)
+        assert (tmp_path / name).read_text() == typed.stdout + typed.stderr
+        assert status == typed.returncode == 2
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="forks are for Linux")
 def test_a_fork_that_runs_is_found_and_ended(tmp_path: Path, module: str) -> None:
     fork = Fork([sys.executable, "-m", module, "wait"], tmp_path / "log", os.environ | {"MARK": "m"})
     while not last_line(tmp_path / "log"):
