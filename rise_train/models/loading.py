@@ -103,8 +103,9 @@ def init_kwargs(model_args: Any, training_args: Any) -> dict[str, Any]:
     }
     if settings := quantisation(model_args, training_args):
         init["quantization_config"] = settings
-    if training_args.distributed_state.distributed_type != DistributedType.NO:
-        init["device_map"] = None  # else every process would spread it over all GPUs
+    # Left out, TRL (1.16) would spread the model over all GPUs that this process sees.
+    alone = training_args.distributed_state.distributed_type == DistributedType.NO
+    init["device_map"] = {"": training_args.device} if alone and training_args.device.type != "cpu" else None
     return {**init, **(training_args.model_init_kwargs or {})}
 
 

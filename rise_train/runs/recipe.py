@@ -133,10 +133,22 @@ def parse(stage: Stage, argv: list[str]) -> tuple[Any, Any, Any]:
         if not getattr(model if name.startswith("model") else data, name):
             raise UserError(f"{path or 'command line'}: field `{name}` is missing; give it here or as --{name}")
     settle_validation(data, training)
+    _keep_to_one_gpu(training)
     refuse(
         read_environment(os.environ), training, model, on_cpu=training.distributed_state.distributed_type == "MULTI_CPU"
     )
     return data, training, model
+
+
+def _keep_to_one_gpu(training_args: Any) -> None:
+    """One process trains on one GPU: the Trainer would divide each batch among all that it sees (`DataParallel`)."""
+    if training_args.n_gpu > 1:
+        print(
+            f"one process trains on one GPU, and {training_args.n_gpu} are there; for all of them: rise train RECIPE "
+            f"--num_processes {training_args.n_gpu}, or accelerate launch",
+            flush=True,
+        )
+        training_args._n_gpu = 1
 
 
 def stage_of(path: Path) -> Stage:

@@ -3,13 +3,14 @@
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from handmade import ROOT, flags
 
 from rise_train.runs.processes import Launch, command, read_accelerate, read_environment, refuse
-from rise_train.runs.recipe import parse
+from rise_train.runs.recipe import _keep_to_one_gpu, parse
 from synthesis.errors import UserError
 
 FILES = ROOT / "recipes" / "accelerate_configs"
@@ -156,3 +157,26 @@ def test_a_broken_launch_file_is_said_in_one_sentence(text: str, sentence: str, 
     with pytest.raises(UserError, match=sentence) as said:
         read_accelerate(path)
     assert str(path) in str(said.value)
+
+
+def test_one_process_keeps_to_one_gpu(capsys: pytest.CaptureFixture[str]) -> None:
+    import torch
+
+    from rise_train.models.loading import init_kwargs
+
+    gpus = torch.device("cuda", 0)
+    training = SimpleNamespace(n_gpu=2, _n_gpu=2)
+    _keep_to_one_gpu(training)
+    assert training._n_gpu == 1
+    assert "--num_processes 2" in capsys.readouterr().out
+    model = SimpleNamespace(
+        model_revision="main", dtype="float32", attn_implementation=None, load_in_4bit=False, load_in_8bit=False
+    )
+    for kind, device, expected in (
+        ("NO", gpus, {"": gpus}),
+        ("MULTI_GPU", gpus, None),
+        ("NO", torch.device("cpu"), None),
+    ):
+        state = SimpleNamespace(distributed_type=kind)
+        args = SimpleNamespace(distributed_state=state, device=device, model_init_kwargs=None)
+        assert init_kwargs(model, args)["device_map"] == expected
