@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 @pushing
 def main(data_args: Any, training_args: Any, model_args: Any) -> Path:
     """Check the pairs, prove the reference, train, and leave model and manifest; returns the manifest's path."""
-    from eval.policies.memory import keep_freed_memory
+    from eval.policies.allocator import keep_freed_memory
     from rise_train.models.fingerprint import MANIFEST
     from rise_train.models.reference import choose
     from rise_train.runs.manifest import claimed

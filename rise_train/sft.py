@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 @pushing
 def main(data_args: Any, training_args: Any, model_args: Any) -> Path:
     """Check the data, train, and leave model, tokenizer and manifest in `output_dir`; returns the manifest's path."""
-    from eval.policies.memory import keep_freed_memory
+    from eval.policies.allocator import keep_freed_memory
     from rise_train.models.fingerprint import MANIFEST
     from rise_train.runs.manifest import claimed
     from rise_train.runs.processes import read_environment, refuse_lost_steps

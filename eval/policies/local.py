@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from eval.policies.adapters import base_of, is_adapter
+from eval.policies.allocator import keep_freed_memory
 from eval.policies.base import Progress, Prompt, no_progress
-from eval.policies.memory import keep_freed_memory
 from eval.replies.calls import Reply, read_reply
-from eval.replies.linear import takes_parallel_calls
+from eval.replies.one_call_a_turn import takes_parallel_calls
 from eval.replies.parsing import Parser, reply_parser
 from eval.replies.templates import fit
 from synthesis.errors import UserError

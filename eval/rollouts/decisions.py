@@ -16,7 +16,7 @@ from typing import Any
 from eval.policies.base import Policy, Progress, Prompt
 from eval.policies.load import load_policy
 from eval.replies.calls import Call, Reply, Toolbox, calls_of
-from eval.replies.linear import linear_row
+from eval.replies.one_call_a_turn import linear_row
 from eval.scores.causes import missed, tally
 from eval.scores.metrics import rates, score_task
 from synthesis.errors import UserError

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from rise_train.ablation.arms import RAW, AblationConfig, load_config
 from rise_train.ablation.job_graph import Layout, Plan, read_history
-from rise_train.ablation.subprocesses import Runner
+from rise_train.ablation.job_runner import Runner
 from synthesis.errors import UserError
 from synthesis.json_file import write_json
 from synthesis.lock import locked

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from rise_train.ablation.arms import RAW, AblationConfig, Arm
-from rise_train.ablation.subprocesses import Job, Runner
+from rise_train.ablation.job_runner import Job, Runner
 from rise_train.models.fingerprint import MANIFEST
 from rise_train.rows.file_hash import hash_files
 from rise_train.runs.processes import read_accelerate

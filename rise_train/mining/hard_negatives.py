@@ -16,7 +16,7 @@ from pathlib import Path
 from eval.rollouts.decisions import level
 from rise_train.mining.model_scores import OWN, Miner, Scores
 from rise_train.models.fingerprint import hash_model
-from rise_train.rows.reading import hash_data
+from rise_train.rows.recipe_rows import hash_data
 from synthesis.dataset.reading import Stored, read
 from synthesis.dataset.source import Row
 from synthesis.dataset.writing import PREFERENCE, SFT, save

@@ -8,7 +8,7 @@ from pydantic import BaseModel
 from eval.policies.base import Prompt
 from eval.policies.local import LocalPolicy
 from eval.replies.calls import Reply, Toolbox, calls_of
-from eval.replies.linear import takes_parallel_calls
+from eval.replies.one_call_a_turn import takes_parallel_calls
 from eval.scores.metrics import score_task
 from rise_train.rows.check import check_preference
 from rise_train.rows.groups import Group

@@ -20,7 +20,7 @@ from trl.models.utils import prepare_deepspeed
 
 from rise_train.packing.attention import masks, spare_the_stem
 from rise_train.packing.losses import discounted, discounts
-from rise_train.packing.self_check import prove_packing, score
+from rise_train.packing.packing_proof import prove_packing, score
 from rise_train.packing.trie import NO_LABEL, Trie, pack
 from rise_train.rows.groups import differing
 
@@ -251,7 +251,7 @@ def _ragged_gather(accelerator: Any) -> Iterator[None]:
 
 
 def self_check(trainer: GroupedDPOTrainer, group: dict[str, Any]) -> float:
-    """Prove on one group that packed it scores as its pairs do (`packing.self_check`); returns the largest gap."""
+    """Prove on one group that packed it scores as its pairs do (`packing.packing_proof`); returns the largest gap."""
     from trl.trainer.dpo_trainer import DataCollatorForPreference
 
     stock = DataCollatorForPreference(trainer.processing_class.pad_token_id)

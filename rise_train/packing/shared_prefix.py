@@ -16,7 +16,7 @@ import torch
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from rise_train.packing.attention import masks, spare_the_stem, unserved
-from rise_train.packing.self_check import prove_packing, score
+from rise_train.packing.packing_proof import prove_packing, score
 from rise_train.packing.trie import NO_LABEL, Trie, pack_rows
 
 WORTH = 0.8
@@ -146,7 +146,7 @@ def install(model: Any) -> None:
 
 
 def self_check(trainer: Any, rows: list[dict[str, Any]]) -> float:
-    """Prove on one packed batch that it scores as its rows do (`packing.self_check`); returns the largest gap."""
+    """Prove on one packed batch that it scores as its rows do (`packing.packing_proof`); returns the largest gap."""
     collator = trainer.data_collator
     trie = collator.worth_packing(rows)
     pad = DataCollatorForLanguageModeling(collator.pad_token_id)

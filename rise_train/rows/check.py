@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar, overload
 
-from eval.replies.linear import takes_parallel_calls
+from eval.replies.one_call_a_turn import takes_parallel_calls
 from rise_train.rows.budget import Budget
 from rise_train.rows.encoding import (
     Job,
@@ -27,7 +27,7 @@ from rise_train.rows.encoding import (
 )  # fmt: skip
 from rise_train.rows.groups import Group, Pair, select_pairs
 from rise_train.rows.masking import Encoded
-from rise_train.rows.reading import Part, hash_data, load_rows, validation_split
+from rise_train.rows.recipe_rows import Part, hash_data, load_rows, validation_split
 from rise_train.rows.tokenizer_hash import hash_encoding
 from synthesis.errors import UserError
 from synthesis.seeds import digest

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from eval.replies.calls import object_arguments
-from eval.replies.linear import MARK, linear_groups, linear_row, takes_parallel_calls
+from eval.replies.one_call_a_turn import MARK, linear_groups, linear_row, takes_parallel_calls
 from rise_train.rows.groups import differing
 from rise_train.rows.masking import (
     Encoded,

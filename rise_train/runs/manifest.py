@@ -15,7 +15,7 @@ from typing import Any
 
 from eval.policies.adapters import base_of, is_adapter
 from rise_train.models.fingerprint import MANIFEST, ProbeRow, hash_model, take_probe, write_probe
-from rise_train.rows.reading import hash_data
+from rise_train.rows.recipe_rows import hash_data
 from rise_train.runs.recipe import identity, settings
 from synthesis.errors import UserError
 from synthesis.json_file import write_json

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from synthesis.authors.base import Candidate, Coverage
-from synthesis.calls.runner import Policy
+from synthesis.calls.protocol import Policy
 from synthesis.records import Json, Tool
 from synthesis.schemas import properties, required
 from synthesis.seeds import digest

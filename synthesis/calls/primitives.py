@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from synthesis.authors.base import Author, Candidate
 from synthesis.calls.candidates import Unit, by_tool, candidate_id, units_of
 from synthesis.calls.circuit import NOT_TRIED, Circuit
-from synthesis.calls.runner import Policy, Runner, policies_of
+from synthesis.calls.protocol import Policy, Runner, policies_of
 from synthesis.calls.trial import Trial
 from synthesis.errors import UserError
 from synthesis.journal import Journal

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from synthesis.authors.base import Candidate, is_reference
 from synthesis.calls.candidates import candidate_id
+from synthesis.calls.protocol import Policy, Runner
 from synthesis.calls.references import UnresolvedError, fill, has_reference, resolve, with_feeds
-from synthesis.calls.runner import Policy, Runner
 from synthesis.calls.verdicts import judge
 from synthesis.records import Json, Primitive, Tool, ToolResult
 from synthesis.schemas import arguments_fault

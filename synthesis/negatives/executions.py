@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, Protocol
 
-from synthesis.calls.runner import Policy, Runner, policies_of
+from synthesis.calls.protocol import Policy, Runner, policies_of
 from synthesis.calls.verdicts import judge
 from synthesis.journal import Journal
 from synthesis.negatives.mutations import apply, calls_of

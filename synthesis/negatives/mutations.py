@@ -14,7 +14,7 @@ from itertools import chain, islice
 from typing import Any
 
 from synthesis.authors.base import Author
-from synthesis.negatives.complexity import Distance, surface
+from synthesis.negatives.distances import Distance, surface
 from synthesis.negatives.sampling import Space, complexity
 from synthesis.records import CriticalParameter, Json, Mutation, MutationKind, Negative, Sample, Tool, Trajectory
 from synthesis.requests.critical import agreed

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from synthesis.authors.base import Author
 from synthesis.negatives.added_kinds import proposer
-from synthesis.negatives.complexity import Distance, meaning, surface
+from synthesis.negatives.distances import Distance, meaning, surface
 from synthesis.negatives.mutations import Added, negatives, paper_only
 from synthesis.progress import Progress, silent
 from synthesis.records import Negative, Primitive, Sample, Tool, Trajectory

@@ -124,12 +124,12 @@ class Servers:
     async def call(self, full_name: str, arguments: dict[str, Json]) -> ToolResult:
         """Really call a tool. A failure of any kind is a `ToolResult` with `is_error`.
 
-        Calls of one server go one at a time, in order, or up to `server.SIDE_BY_SIDE` at a time where its state is
+        Calls of one server go one at a time, in order, or up to `supervisor.SIDE_BY_SIDE` at a time where its state is
         "none"; calls of different servers go side by side. After a timeout the server has to answer a ping or is
         restarted, as is one that died; `down` then marks the result of the call that did it.
 
-        Raises `UserError` when a server died `server.MAX_DEATHS` times with no answer between, or has changed the tools
-        that may run.
+        Raises `UserError` when a server died `supervisor.MAX_DEATHS` times with no answer between, or has changed the
+        tools that may run.
         """
         tool = self.tools.get(full_name)
         if tool is None:

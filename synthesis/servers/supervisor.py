@@ -1,4 +1,4 @@
-"""One server over all its lives: restarted when it dies, listened to with care, and given up when it keeps dying."""
+"""One server over all its lives: restarted when it dies or was killed as hung, and given up when it keeps dying."""
 
 import asyncio
 import contextlib

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from typing import Literal
 
 from synthesis.authors.base import is_reference
+from synthesis.calls.protocol import Policy, Runner, policies_of
 from synthesis.calls.references import UnresolvedError, fill, has_reference
-from synthesis.calls.runner import Policy, Runner, policies_of
 from synthesis.calls.verdicts import judge
 from synthesis.journal import Journal
 from synthesis.progress import Progress, silent

@@ -10,8 +10,8 @@ from itertools import pairwise
 
 from synthesis.authors.base import Candidate
 from synthesis.calls.candidates import candidate_id, setup_candidates
+from synthesis.calls.protocol import Policy
 from synthesis.calls.references import has_reference, unresolved
-from synthesis.calls.runner import Policy
 from synthesis.records import Json, Pattern, Primitive, Tool
 from synthesis.seeds import digest, seeded
 from synthesis.trajectories.conditions import content_words, words_of

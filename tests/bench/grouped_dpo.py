@@ -88,7 +88,7 @@ def trainer_of(way: str, model_name: str, rows: list[dict[str, Any]]) -> Any:
 
 def measure(way: str, model_name: str, size: tuple[int, int, int], repeats: int) -> dict[str, Any]:
     """Run the step in this process; returns seconds, megabytes, the loss and the tokens that it computed."""
-    from eval.policies.memory import keep_freed_memory
+    from eval.policies.allocator import keep_freed_memory
 
     keep_freed_memory()
     group = group_of(*size, VOCABULARY[model_name])

@@ -30,7 +30,7 @@ PER_TOOL = 8
 
 from synthesis.authors.offline.author import OfflineAuthor  # noqa: E402
 from synthesis.calls.primitives import collect  # noqa: E402
-from synthesis.calls.runner import Policy  # noqa: E402
+from synthesis.calls.protocol import Policy  # noqa: E402
 from synthesis.journal import Journal  # noqa: E402
 from synthesis.records import Primitive, ToolResult  # noqa: E402
 from synthesis.servers.server_set import Servers, ServersFile, load_servers  # noqa: E402

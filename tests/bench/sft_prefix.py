@@ -47,7 +47,7 @@ def dataset_batches(dataset: str, size: int, way: str) -> list[list[dict[str, An
     from rise_train.rows.batches import arrange
     from rise_train.rows.check import check_sft
     from rise_train.rows.masking import use_training_template
-    from rise_train.rows.reading import read_split
+    from rise_train.rows.recipe_rows import read_split
 
     tokenizer = AutoTokenizer.from_pretrained(ROOT / "recipes" / "tiny" / "base")
     use_training_template(tokenizer)
@@ -91,7 +91,7 @@ def trainer_of(rows: list[dict[str, Any]]) -> Any:
 
 def measure(way: str, source: Any, repeats: int) -> dict[str, Any]:
     """Run the batches in this process; returns CPU seconds, the mean loss and the tokens computed, padding included."""
-    from eval.policies.memory import keep_freed_memory
+    from eval.policies.allocator import keep_freed_memory
     from rise_train.packing.shared_prefix import SharedPrefixCollator, install
 
     keep_freed_memory()

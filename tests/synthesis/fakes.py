@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from synthesis.authors.base import Candidate, Draft
-from synthesis.calls.runner import Policy
+from synthesis.calls.protocol import Policy
 from synthesis.records import CriticalParameter, Json, MutationKind, Tool, ToolResult, Trajectory
 from synthesis.seeds import seeded
 

@@ -1,6 +1,6 @@
 """Phrasebooks: what is known of one server's tools, so that requests sound natural and calls make sense.
 
-One YAML file a server (`phrasebook/<server>.yaml`): value pools, and for every tool how one asks for it (`heads`), how
+One YAML file a server (`phrasebooks/<server>.yaml`): value pools, and for every tool how one asks for it (`heads`), how
 one says each parameter (`phrases`), which argument sets belong together (`cases`, `optional`), what must run before
 (`setup`), and how one refers to an identifier that only a result shows (`obscured`).
 """

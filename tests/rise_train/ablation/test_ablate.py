@@ -22,7 +22,7 @@ from eval.scores.metrics import METRICS
 from rise_train.ablation.ablate import ablate, gather, report
 from rise_train.ablation.arms import RAW, load_config
 from rise_train.ablation.job_graph import Layout, Plan, read_manifest
-from rise_train.ablation.subprocesses import Runner
+from rise_train.ablation.job_runner import Runner
 from rise_train.cli import main
 from rise_train.publishing.publish import publish
 from synthesis.errors import UserError

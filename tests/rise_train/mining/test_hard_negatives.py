@@ -18,7 +18,7 @@ from rise_train.mining.hard_negatives import Options, mine
 from rise_train.mining.model_scores import OWN, Miner, wrong
 from rise_train.models.fingerprint import ProbeRow, log_probs
 from rise_train.rows.check import check_preference
-from rise_train.rows.reading import load_rows
+from rise_train.rows.recipe_rows import load_rows
 from rise_train.runs.recipe import PairArguments
 from synthesis.errors import UserError
 

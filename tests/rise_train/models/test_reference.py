@@ -16,7 +16,7 @@ from rise_train.models.loading import load_tokenizer
 from rise_train.models.reference import Proof, choose, prove
 from rise_train.rows.check import CheckReport, check_preference, check_sft
 from rise_train.rows.groups import select_pairs
-from rise_train.rows.reading import read_split
+from rise_train.rows.recipe_rows import read_split
 from synthesis.errors import UserError
 
 QUANTISED = {"load_in_4bit": "true", "use_bnb_nested_quant": "true"}

@@ -277,6 +277,37 @@ def test_the_self_check_passes_and_finds_a_wrong_mask_and_a_wrong_position(
         self_check(trainer, group)
 
 
+def test_a_wrong_position_that_rounding_hides_is_found(
+    tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In bfloat16 the error is half of what rounding may be; in float32 it is 270 times the limit."""
+    import torch
+
+    from rise_train.packing import packing_proof as both_ways
+    from rise_train.packing.trie import pack
+
+    model = lively()
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            weight.mul_(0.5 if "q_proj" in name or "k_proj" in name else 1.0)
+    groups = random_groups(2)
+    trainer = trainer_of(True, model.to(torch.bfloat16), groups, tmp_path, tokenizer=tokenizer, bf16=True)
+    group = max(groups, key=lambda g: len(g["rejected_ids"]))
+
+    def shifted(*args: Any) -> Any:
+        trie = pack(*args)
+        trie.positions[-3:] = [position + 1 for position in trie.positions[-3:]]
+        return trie
+
+    monkeypatch.setattr(grouped_dpo, "pack", shifted)
+    with pytest.raises(UserError, match="set grouped: false"):
+        self_check(trainer, group)
+    passed: list[bool] = []
+    monkeypatch.setattr(both_ways, "_refuse", lambda gap, limit, remedy: passed.append(gap <= limit))
+    self_check(trainer, group)
+    assert passed == [False, True], "in float32, and as training computes"
+
+
 def test_a_packed_way_that_rounds_worse_than_pairs_is_refused(
     tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

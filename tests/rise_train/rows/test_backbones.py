@@ -10,7 +10,7 @@ from handmade import ROOT, calls, preference_rows, result, sft_row, trl_template
 
 from eval.replies import templates
 from eval.replies.calls import calls_of, read_reply
-from eval.replies.linear import takes_parallel_calls
+from eval.replies.one_call_a_turn import takes_parallel_calls
 from eval.replies.parsing import reply_parser
 from rise_train.rows.check import check_preference, check_sft
 from rise_train.rows.masking import encode_conversation, render_ids, use_training_template

@@ -8,7 +8,7 @@ import pytest
 from handmade import ROOT, flags, train
 from safetensors.torch import load_file
 
-from rise_train.rows.reading import load_rows
+from rise_train.rows.recipe_rows import load_rows
 from rise_train.runs.recipe import parse
 from synthesis.errors import UserError
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from fakes import POLICIES, TOOLS, FakeServers
 
-from synthesis.calls.runner import Policy
+from synthesis.calls.protocol import Policy
 from synthesis.journal import Journal
 from synthesis.negatives.executions import (
     ExecutedCall,

@@ -17,7 +17,7 @@ from authoring import (
 from jsonschema import Draft202012Validator
 
 from synthesis.authors.offline.author import OfflineAuthor
-from synthesis.negatives.complexity import Distance, meaning, surface
+from synthesis.negatives.distances import Distance, meaning, surface
 from synthesis.negatives.mutations import allowed, apply, deletable, negatives, sites
 from synthesis.records import Sample, Trajectory
 from synthesis.text.embedding import available

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from handmade import calls, preference_rows, result, sft_row
 
-from eval.replies.linear import MARK, linear_groups, linear_messages, linear_row
+from eval.replies.one_call_a_turn import MARK, linear_groups, linear_messages, linear_row
 from eval.rollouts.decisions import task_of
 from synthesis.errors import UserError
 

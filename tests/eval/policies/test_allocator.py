@@ -8,7 +8,7 @@ import pytest
 
 PROGRAM = """
 import ctypes, resource
-from eval.policies.memory import keep_freed_memory
+from eval.policies.allocator import keep_freed_memory
 
 {call}
 libc = ctypes.CDLL(None)

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from rise_train.ablation.devices import Devices, handed
 from rise_train.ablation.forks import Fork
-from rise_train.ablation.subprocesses import Job, Runner, clock, last_line, start_time, stop_orphans
+from rise_train.ablation.job_runner import Job, Runner, clock, last_line, start_time, stop_orphans
 from synthesis.errors import UserError
 
 
@@ -99,7 +99,7 @@ def test_a_record_that_was_cut_short_counts_as_not_done(tmp_path: Path) -> None:
 
 
 def test_plain_log_tells_starts_ends_and_signs_of_life(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rise_train.ablation.subprocesses.HEARTBEAT_S", 0.3)
+    monkeypatch.setattr("rise_train.ablation.job_runner.HEARTBEAT_S", 0.3)
     speaks = "import sys, time; print('step 3/9  loss 0.5', flush=True); time.sleep(1.2); open(sys.argv[1], 'w')"
     run, printed = runner(tmp_path)
     run.run([job(tmp_path, "sft", speaks)])
