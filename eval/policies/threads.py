@@ -11,10 +11,11 @@ import time
 class Threads:
     """Looks at the load and sets torch's number of threads by it.
 
-    Does nothing on a GPU, and nothing where OMP_NUM_THREADS says how many there should be.
+    Two looks in a row must agree: a moment's load would cost little, but another number of threads can change the last
+    bits of a training. Does nothing on a GPU, and nothing where OMP_NUM_THREADS says how many there should be.
     """
 
-    WINDOW_S = 1.0
+    WINDOW_S = 2.0
 
     def __init__(self) -> None:
         import torch
@@ -23,9 +24,10 @@ class Threads:
         self.fixed = "OMP_NUM_THREADS" in os.environ or self.most == 1 or torch.accelerator.is_available()
         self._seen = (0.0, 0.0) if self.fixed else look()
         self._at = time.monotonic()
+        self._wanted = self.most
 
     def fit(self) -> None:
-        """To be called between steps; looks once a second, at what happened since it looked last."""
+        """To be called between steps; looks every two seconds, at what happened since it looked last."""
         now = time.monotonic()
         if self.fixed or now - self._at < self.WINDOW_S:
             return
@@ -33,8 +35,10 @@ class Threads:
 
         before, self._seen = self._seen, look()
         busy, own = (after - then for after, then in zip(self._seen, before, strict=True))
-        torch.set_num_threads(fitting(self.most, len(cores()), (busy - own) / (now - self._at)))
-        self._at = now
+        wanted = fitting(self.most, len(cores()), (busy - own) / (now - self._at))
+        if wanted == self._wanted:
+            torch.set_num_threads(wanted)
+        self._wanted, self._at = wanted, now
 
 
 def fitting(most: int, count: int, others: float) -> int:

@@ -36,8 +36,14 @@ def seen(monkeypatch: pytest.MonkeyPatch, *looks: tuple[float, float, float]) ->
 
 @pytest.mark.usefixtures("two")
 def test_a_busy_process_takes_a_thread_and_gives_it_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    quiet, beside_two, beside_one, gone = (1.0, 1.9, 1.9), (2.0, 3.9, 3.2), (3.0, 5.9, 4.2), (4.0, 6.9, 5.2)
-    assert seen(monkeypatch, (0.0, 0.0, 0.0), quiet, beside_two, beside_one, gone) == [2, 1, 1, 2]
+    looks = [(0.0, 0.0, 0.0), (2.0, 3.8, 3.8), (4.0, 7.8, 6.4), (6.0, 11.8, 9.0), (8.0, 13.8, 11.0), (10.0, 15.8, 13.0)]
+    assert seen(monkeypatch, *looks) == [2, 2, 1, 1, 2]
+
+
+@pytest.mark.usefixtures("two")
+def test_a_moment_of_load_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = [(0.0, 0.0, 0.0), (2.0, 3.9, 2.4), (4.0, 7.9, 6.4), (6.0, 11.9, 8.9), (8.0, 15.9, 12.9)]
+    assert seen(monkeypatch, *looks) == [2, 2, 2, 2]
 
 
 @pytest.mark.usefixtures("two")
