@@ -10,17 +10,16 @@ results, is prompt. The reference is the model that the recipe's `reference` nam
 starts from, which is proved before the first step.
 """
 
-import os
 import shutil
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from rise_train.models.reference import Loaded, Reference
+from rise_train.models.reference import Loaded, Reference, choose
 from rise_train.publishing.push_to_hub import pushing
 from rise_train.rows.batches import arrange, pair_lengths, pair_table, table
 from rise_train.rows.check import CheckReport
-from synthesis.errors import UserError
 
 if TYPE_CHECKING:
     from rise_train.runs.manifest import Run
@@ -29,25 +28,13 @@ if TYPE_CHECKING:
 @pushing
 def main(data_args: Any, training_args: Any, model_args: Any) -> Path:
     """Check the pairs, prove the reference, train, and leave model and manifest; returns the manifest's path."""
-    from eval.policies.allocator import keep_freed_memory
-    from rise_train.models.fingerprint import MANIFEST
-    from rise_train.models.reference import choose
-    from rise_train.runs.manifest import claimed
-    from rise_train.runs.processes import read_environment, refuse_lost_steps
-    from rise_train.runs.training_log import quiet_libraries
+    from rise_train.runs.stage import run_stage
 
-    quiet_libraries()
-    keep_freed_memory()
-    refuse_lost_steps(read_environment(os.environ), training_args, model_args)
     reference = choose(data_args.reference, model_args, training_args)
-    with claimed("dpo", data_args, model_args, training_args) as run:
-        if run.finished:
-            print(f"dpo: {run.folder} is finished already; nothing to do")
-            return run.folder / MANIFEST
-        return _train(run, reference, data_args, training_args, model_args)
+    return run_stage("dpo", partial(_train, reference), data_args, training_args, model_args)
 
 
-def _train(run: "Run", reference: Reference, data_args: Any, training_args: Any, model_args: Any) -> Path:
+def _train(reference: Reference, run: "Run", data_args: Any, training_args: Any, model_args: Any) -> Path:
     from rise_train.models.fingerprint import group_probe_rows
     from rise_train.models.loading import load_tokenizer
     from rise_train.models.reference import MERGED, prove
@@ -189,15 +176,10 @@ def _collator(tokenizer: Any, data_args: Any, model_args: Any) -> Any:
 
 
 def run_cli(argv: list[str]) -> int:
-    """Parse and run; a mistake of the user's gives one sentence and status 2."""
-    from rise_train.runs.recipe import parse
+    """The command: a mistake of the user's gives one sentence and status 2."""
+    from rise_train.runs.stage import run_command
 
-    try:
-        main(*parse("dpo", argv))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return run_command("dpo", main, argv)
 
 
 if __name__ == "__main__":

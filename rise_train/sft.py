@@ -10,13 +10,11 @@ assistant's tokens only. Killed and started again, the same command goes on from
 nothing.
 """
 
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rise_train.publishing.push_to_hub import pushing
-from synthesis.errors import UserError
 
 if TYPE_CHECKING:
     from rise_train.runs.manifest import Run
@@ -25,20 +23,9 @@ if TYPE_CHECKING:
 @pushing
 def main(data_args: Any, training_args: Any, model_args: Any) -> Path:
     """Check the data, train, and leave model, tokenizer and manifest in `output_dir`; returns the manifest's path."""
-    from eval.policies.allocator import keep_freed_memory
-    from rise_train.models.fingerprint import MANIFEST
-    from rise_train.runs.manifest import claimed
-    from rise_train.runs.processes import read_environment, refuse_lost_steps
-    from rise_train.runs.training_log import quiet_libraries
+    from rise_train.runs.stage import run_stage
 
-    quiet_libraries()
-    keep_freed_memory()
-    refuse_lost_steps(read_environment(os.environ), training_args, model_args)
-    with claimed("sft", data_args, model_args, training_args) as run:
-        if run.finished:
-            print(f"sft: {run.folder} is finished already; nothing to do")
-            return run.folder / MANIFEST
-        return _train(run, data_args, training_args, model_args)
+    return run_stage("sft", _train, data_args, training_args, model_args)
 
 
 def _train(run: "Run", data_args: Any, training_args: Any, model_args: Any) -> Path:
@@ -96,15 +83,10 @@ def _train(run: "Run", data_args: Any, training_args: Any, model_args: Any) -> P
 
 
 def run_cli(argv: list[str]) -> int:
-    """Parse and run; a mistake of the user's gives one sentence and status 2."""
-    from rise_train.runs.recipe import parse
+    """The command: a mistake of the user's gives one sentence and status 2."""
+    from rise_train.runs.stage import run_command
 
-    try:
-        main(*parse("sft", argv))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return run_command("sft", main, argv)
 
 
 if __name__ == "__main__":

@@ -4,9 +4,9 @@ import os
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from rise_train.runs.yaml_file import read_mapping
 from synthesis.errors import UserError
 
 RAW = "raw"
@@ -106,14 +106,7 @@ def load_config(
     Raises:
         UserError: no such file, not YAML, an unknown or wrong field, or a recipe or dataset that is not there.
     """
-    try:
-        fields = yaml.safe_load(path.read_text())
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); expected the YAML file of an ablation") from None
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from None
-    if not isinstance(fields, dict):
-        raise UserError(f"{path}: expected a mapping with base, dataset, output_dir and arms")
+    fields = read_mapping(path)
     given = {"dataset": dataset, "output_dir": output_dir, "jobs": jobs}
     fields |= {k: v.absolute() if isinstance(v, Path) else v for k, v in given.items() if v is not None}
     try:
