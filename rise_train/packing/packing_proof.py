@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from rise_train.models.precision import COARSE, EXACT, in_float32, is_scattered
+from rise_train.models.precision import COARSE, EXACT, in_float32, is_scattered, weights_dtype
 from synthesis.errors import UserError
 
 Scorer = Callable[[], Sequence[torch.Tensor]]
@@ -30,9 +30,10 @@ def prove_packing(trainer: Any, packed: Scorer, plain: Scorer, remedy: str) -> f
     """
     model = trainer.accelerator.unwrap_model(trainer.model)
     if is_scattered(model):
-        ours, theirs = _run(trainer, packed), _run(trainer, plain)
-        _refuse(_root_mean_square(ours - theirs), COARSE, remedy)
-        return float((ours - theirs).abs().max())
+        apart = _run(trainer, packed) - _run(trainer, plain)
+        exact = weights_dtype(model) == "float32" and trainer.accelerator.mixed_precision == "no"
+        _refuse(_root_mean_square(apart), EXACT if exact else COARSE, remedy)
+        return float(apart.abs().max())
     with in_float32(model):
         ours, theirs = torch.cat(list(packed())), torch.cat(list(plain()))
     gap = float((ours - theirs).abs().max())

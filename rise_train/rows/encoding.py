@@ -233,10 +233,17 @@ def cached(
     if not (folder / "counts.json").is_file():
         part = folder.with_name(f"{key}.{os.getpid()}.part")
         shutil.rmtree(part, ignore_errors=True)
-        part.mkdir(parents=True)
-        wanted = jobs()
-        with progress_of(f"{stage}: encode") as report:
-            _write(part, stage, make(wanted), lambda done: report(done, len(wanted), ""))
+        try:
+            part.mkdir(parents=True)
+        except OSError as error:
+            raise UserError(f"HF_DATASETS_CACHE: {part.parent} cannot be written ({error.strerror})") from error
+        try:
+            wanted = jobs()
+            with progress_of(f"{stage}: encode") as report:
+                _write(part, stage, make(wanted), lambda done: report(done, len(wanted), ""))
+        except Exception:
+            shutil.rmtree(part)
+            raise
         try:
             part.rename(folder)
         except OSError:  # another process was faster

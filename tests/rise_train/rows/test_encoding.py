@@ -91,6 +91,19 @@ def test_a_killed_process_leaves_no_half_table(
     assert checked("sft", tokenizer, tiny_dataset).rows == 18
 
 
+def test_a_bad_row_leaves_nothing_behind(tokenizer: Any, tmp_path: Path, cache: Path) -> None:
+    bad = {**sft_row(1), "tools": []}
+    bad["messages"] = [{**m, "content": "<|im_end|>"} if m["role"] == "user" else m for m in bad["messages"]]
+    with pytest.raises(UserError, match="sft row 1 "):
+        checked("sft", tokenizer, write_dataset(tmp_path / "bad", [sft_row(0), bad], [sft_row(2)]))
+    assert list(cache.iterdir()) == []
+    (tmp_path / "file").write_text("")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path / "file"))
+        with pytest.raises(UserError, match=r"HF_DATASETS_CACHE: .* cannot be written"):
+            checked("sft", tokenizer, tmp_path / "bad")
+
+
 def test_several_processes_make_the_records_of_one(tokenizer: Any) -> None:
     rows = [sft_row(i) for i in range(70)]  # more than a chunk
     jobs = jobs_of(rows, {})
