@@ -383,7 +383,7 @@ def test_a_broken_file_is_one_sentence(folder: Path, change: dict[str, Any], mes
 def test_what_is_no_mapping_is_one_sentence(folder: Path, text: str) -> None:
     path = folder / "broken.yaml"
     path.write_text(text)
-    with pytest.raises(UserError, match=r"broken.yaml: (expected a mapping|not valid YAML)"):
+    with pytest.raises(UserError, match=r"broken.yaml: (expected a YAML mapping|not valid YAML)"):
         load_config(path)
     with pytest.raises(UserError, match="cannot be read"):
         load_config(folder / "none.yaml")
