@@ -18,8 +18,10 @@ Scores = list[list[float]]
 MANIFEST, PROBE = "rise_manifest.json", "rise_probe.json"
 PROBE_ROWS = 8
 NO_LABEL = -100
+UNIT_ROUNDOFF = {"bfloat16": 2.0**-9, "float16": 2.0**-12}
+"""The largest relative error of a rounded weight."""
 ROUNDED = 3.0
-"""How much further than its own 16-bit run a model with rounded weights may lie from the one in float32."""
+"""How much more than random errors of the weights, as large as rounding makes them, a rounded model may be off by."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class Probe:
     dtype: str
     """In which dtype its weights were."""
     exact: bool
-    """Computed in float32 from the weights that were saved: not from scattered ones, nor before a merge."""
+    """Computed in float32, not from weights that were divided among processes."""
 
     def sums(self) -> dict[str, float]:
         """Row id -> log-probability of all its target tokens."""
@@ -118,24 +120,20 @@ def is_same(left: Scores, right: Scores, model: Any) -> bool:
 def is_model_of(model: Any, scores: Scores, probe: Probe) -> bool:
     """Whether `model`, which gives the probe's rows these `scores` (`log_probs`), is the model that left the probe.
 
-    Float32 runs of the same weights agree within `EXACT`. Where weights were rounded in between (a merge in bfloat16,
-    float32 weights read as bfloat16), or could not be widened, the measure is what 16 bits change in this very model:
-    the difference may be `ROUNDED` times that of its own run in 16 bits from its run in float32.
+    Float32 runs of the same weights agree within `EXACT`. Where one side had its weights in 16 bits and the other had
+    not, the measure is what rounding them changes in this very model: `ROUNDED` times that is allowed.
     """
     here, there = weights_dtype(model), probe.dtype
-    if is_scattered(model) or (probe.exact and here == there) or {here, there} == {"float32"}:
+    if is_scattered(model) or (probe.exact and here == there):
         return is_same(scores, probe.scores, model)
     return mean_gap(scores, probe.scores) <= EXACT + ROUNDED * _rounding(model, probe.rows, {here, there})
 
 
 def _rounding(model: Any, rows: list[ProbeRow], dtypes: set[str]) -> float:
-    """What computing in the coarser of the dtypes changes in the log-probabilities, root mean square."""
-    import torch
-
-    coarse = torch.float16 if "float16" in dtypes else torch.bfloat16
-    with torch.autocast(model.device.type, coarse):
-        coarsely = scores_as_stored(model, rows)
-    return mean_gap(coarsely, log_probs(model, rows))
+    """What rounding all weights to the coarser of the dtypes changes in the log-probabilities, root mean square."""
+    with in_float32(model, jitter=max(UNIT_ROUNDOFF.get(dtype, 0.0) for dtype in dtypes)):
+        shaken = scores_as_stored(model, rows)
+    return mean_gap(shaken, log_probs(model, rows))
 
 
 def hash_model(path: str) -> str:

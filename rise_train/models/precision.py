@@ -26,12 +26,14 @@ def weights_dtype(model: Any) -> str:
 
 
 @contextmanager
-def in_float32(model: Any) -> Iterator[None]:
+def in_float32(model: Any, jitter: float = 0.0) -> Iterator[None]:
     """Within it `model` computes in float32: no autocast, no TF32, and each layer's weights widened while it computes.
 
     No more than one layer and the head stand in float32 at a time. Widening loses nothing, and afterwards the very
     same weights are back. Weights of 4 bits stay, and are computed with in float32; in 8 bits bitsandbytes
     multiplies in float16 whatever it is asked. Not for a model that `is_scattered`.
+
+    With `jitter` each weight is off by a random share of itself, at most so large: what rounding the weights changes.
     """
     import torch
 
@@ -39,9 +41,10 @@ def in_float32(model: Any) -> Iterator[None]:
         undo.enter_context(_without_wrapper(model))
         undo.enter_context(torch.autocast(model.device.type, enabled=False))
         undo.enter_context(_without_tf32())
-        undo.enter_context(_widened(model.get_output_embeddings()))  # TRL's fused head reads it without a call
+        # TRL's fused head reads it without a call.
+        undo.enter_context(_widened(model.get_output_embeddings(), jitter))
         for unit in _units(model):
-            undo.enter_context(_widened_while_computing(unit))
+            undo.enter_context(_widened_while_computing(unit, jitter))
         yield
 
 
@@ -57,14 +60,19 @@ def _units(model: Any) -> list[Any]:
 
 
 @contextmanager
-def _widened(module: Any) -> Iterator[None]:
+def _widened(module: Any, jitter: float = 0.0) -> Iterator[None]:
     """The floating weights of a module in float32, and its 4-bit layers computing so."""
     import torch
 
-    stored = [(w, w.data) for w in module.parameters() if w.is_floating_point() and w.dtype != torch.float32]
+    floating = [weight for weight in module.parameters() if weight.is_floating_point()]
+    stored = [(w, w.data) for w in floating if w.dtype != torch.float32 or jitter]
     quantised = [(m, m.compute_dtype) for m in module.modules() if hasattr(m, "compute_dtype")]
-    for weight, _ in stored:
-        weight.data = weight.data.float()
+    noise = torch.Generator(floating[0].device).manual_seed(0) if jitter and floating else None
+    for weight, data in stored:
+        weight.data = data.float()
+        if noise is not None:
+            off = torch.rand(data.shape, generator=noise, device=data.device).mul_(2 * jitter).sub_(jitter)
+            weight.data = weight.data * (1 + off)
     for layer, _ in quantised:
         layer.compute_dtype = torch.float32
     try:
@@ -77,12 +85,12 @@ def _widened(module: Any) -> Iterator[None]:
 
 
 @contextmanager
-def _widened_while_computing(module: Any) -> Iterator[None]:
+def _widened_while_computing(module: Any, jitter: float) -> Iterator[None]:
     computing: list[ExitStack] = []  # calls nest where a module calls itself
 
     def widen(*_: Any) -> None:
         computing.append(ExitStack())
-        computing[-1].enter_context(_widened(module))
+        computing[-1].enter_context(_widened(module, jitter))
 
     def restore(*_: Any) -> None:
         computing.pop().close()

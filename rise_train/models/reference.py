@@ -20,6 +20,7 @@ from rise_train.models.fingerprint import (
     is_model_of,
     is_same,
     log_probs,
+    mean_gap,
     read_probe,
     reference_log_probs,
     take_probe,
@@ -27,12 +28,15 @@ from rise_train.models.fingerprint import (
     write_probe,
 )  # fmt: skip
 from rise_train.models.loading import is_no_model
+from rise_train.models.precision import EXACT
 from rise_train.models.qlora import spread_by
 from synthesis.errors import UserError
 from synthesis.json_file import write_json
 
 NOTHING = 1e-6
 """Nats: an adapter that moves no token's log-probability by so much changes nothing."""
+LOST = 0.25
+"""Share of what an adapter changes that merging it may lose, as publishing has it."""
 MERGED = "merged"
 """Folder, inside the training's own, of the adapter merged into its base; a new adapter names it as its base."""
 
@@ -158,11 +162,12 @@ def _require_same_tokens(reference: Reference, tokenizer: Any) -> None:
 def merge(reference: Reference, groups: Sequence[Any], tokenizer: Any, model_args: Any, training_args: Any) -> str:
     """Write the adapter merged into its base, in the recipe's `dtype`, with tokenizer, manifest and fingerprint.
 
-    The fingerprint is that of adapter and base *before* they were merged, so that the next proof covers the merge. Done
+    What is merged must be what the adapter's training left, and the merge must be that model: its tokens may be off by
+    `LOST` of what the adapter changes, root mean square, which rounding to 16 bits comes to for a small adapter. Done
     once, by one process: the folder is there whole or not at all.
 
     Returns:
-        A line that compares what was merged with what the adapter's training left. A difference is a `UserError`.
+        A line on both. A difference is a `UserError`.
     """
     from rise_train.models.loading import init_kwargs, load_adapter
 
@@ -174,16 +179,32 @@ def merge(reference: Reference, groups: Sequence[Any], tokenizer: Any, model_arg
         whole = replace(model_args, load_in_4bit=False, load_in_8bit=False)  # 4-bit weights take up no adapter
         model = load_adapter(adapter, init_kwargs(whole, training_args))
         stored = read_probe(adapter)
-        probe = take_probe(model, stored.rows if stored else group_probe_rows(groups))
-        line = _prove_fingerprint("model to be merged", adapter, model, probe.scores, whole)
-        model.merge_and_unload().save_pretrained(part)
+        rows = stored.rows if stored else group_probe_rows(groups)
+        apart = log_probs(model, rows)
+        line = _prove_fingerprint("model to be merged", adapter, model, apart, whole)
+        with model.disable_adapter():
+            bare = log_probs(model, rows)
+        merged = model.merge_and_unload()
+        probe = take_probe(merged, rows)
+        line += "; " + _prove_merge(mean_gap(probe.scores, apart), mean_gap(bare, apart), whole.dtype)
+        merged.save_pretrained(part)
         tokenizer.save_pretrained(part)
-        write_probe(part, replace(probe, exact=False))
+        write_probe(part, probe)
         facts = {"stage": "merge", "parent": adapter, "base": base_of(adapter), "settings": {"dtype": whole.dtype}}
         write_json(part / MANIFEST, facts | {"parent_hash": hash_model(adapter)})
         part.rename(folder)
     training_args.distributed_state.wait_for_everyone()
     return line
+
+
+def _prove_merge(off: float, moved: float, dtype: str) -> str:
+    """A line on how near a merge is to the adapter on its base; `UserError` where it is not that model."""
+    if off > EXACT + LOST * moved:
+        raise UserError(
+            f"reference: merged: in {dtype} the merge is off by {off:.2g} nats a token, and the adapter changes no "
+            f"more than {moved:.2g}: rounding takes it away; set dtype: float32, or reference: sft_adapter"
+        )
+    return f"merged it is within {off:.1g} nats a token (the adapter changes {moved:.2g})"
 
 
 class Proof(NamedTuple):

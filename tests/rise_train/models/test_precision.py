@@ -9,7 +9,6 @@ from models import VOCABULARY, lively, small
 
 from rise_train.models.fingerprint import (
     COARSE,
-    Probe,
     ProbeRow,
     is_model_of,
     is_same,
@@ -19,6 +18,7 @@ from rise_train.models.fingerprint import (
     take_probe,
 )
 from rise_train.models.precision import in_float32
+from synthesis.errors import UserError
 
 ROWS = [ProbeRow(str(i), list(range(3 + i, 43 + i)), [-100] * 20 + list(range(23 + i, 43 + i))) for i in range(3)]
 
@@ -90,13 +90,25 @@ def test_a_fingerprint_knows_its_model_in_every_dtype_and_no_other(stored: torch
     assert not is_model_of(other, log_probs(other, ROWS), probe)
 
 
-def test_a_merge_in_bfloat16_is_the_adapter_on_its_base() -> None:
-    unmerged = adapted(lively(torch.bfloat16))
-    probe = take_probe(unmerged, ROWS)
-    probe = Probe(probe.rows, probe.scores, probe.dtype, exact=False)  # as reference.merge stores it
-    merged, base = unmerged.merge_and_unload(), lively(torch.bfloat16)
-    assert is_model_of(merged, log_probs(merged, ROWS), probe)
-    assert not is_model_of(base, log_probs(base, ROWS), probe)
+def test_a_merge_that_loses_the_adapter_is_refused() -> None:
+    """Small steps away from weights in 16 bits round to nothing when they are added to them."""
+    from rise_train.models.reference import _prove_merge
+
+    for scale, sound in ((1.0, True), (0.1, True), (0.01, False)):
+        model = adapted(lively(torch.bfloat16))
+        with torch.no_grad():
+            for name, weight in model.named_parameters():
+                if "lora_B" in name:
+                    weight.mul_(scale)
+        apart = log_probs(model, ROWS)
+        with model.disable_adapter():
+            moved = mean_gap(log_probs(model, ROWS), apart)
+        off = mean_gap(log_probs(model.merge_and_unload(), ROWS), apart)
+        if sound:
+            assert "the adapter changes" in _prove_merge(off, moved, "bfloat16")
+        else:
+            with pytest.raises(UserError, match="rounding takes it away; set dtype: float32"):
+                _prove_merge(off, moved, "bfloat16")
 
 
 def test_scattered_weights_are_compared_as_they_are() -> None:
