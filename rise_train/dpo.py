@@ -10,6 +10,7 @@ results, is prompt. The reference is the model that the recipe's `reference` nam
 starts from, which is proved before the first step.
 """
 
+import os
 import shutil
 import sys
 from functools import partial
@@ -88,6 +89,7 @@ def build_trainer(
     from rise_train.models.qlora import settle_adapter
     from rise_train.models.reference import load, merge
     from rise_train.packing.losses import refuse_weight
+    from rise_train.runs.processes import read_environment, refuse_rounded_weights
     from rise_train.runs.training_log import callbacks
 
     score_only_targets()
@@ -108,6 +110,7 @@ def build_trainer(
     )
     trainer.remove_callback(PrinterCallback)
     settle_adapter(trainer.model, reference.start, model_args)
+    refuse_rounded_weights(trainer.model, read_environment(os.environ), training_args)
     if why:
         print(f"dpo: pair by pair ({why}), {form.tokens:,} tokens an epoch", flush=True)
     else:

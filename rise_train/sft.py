@@ -10,6 +10,7 @@ assistant's tokens only. Killed and started again, the same command goes on from
 nothing.
 """
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,6 +41,7 @@ def _train(run: "Run", data_args: Any, training_args: Any, model_args: Any) -> P
     from rise_train.rows.batches import arrange, table
     from rise_train.rows.check import check_rows, check_validation
     from rise_train.runs.manifest import finish, inherit
+    from rise_train.runs.processes import read_environment, refuse_rounded_weights
     from rise_train.runs.training_log import callbacks, settle_wandb
 
     settle_wandb(training_args)
@@ -73,6 +75,7 @@ def _train(run: "Run", data_args: Any, training_args: Any, model_args: Any) -> P
     )
     trainer.remove_callback(PrinterCallback)
     settle_adapter(trainer.model, model_args.model_name_or_path, model_args)
+    refuse_rounded_weights(trainer.model, read_environment(os.environ), training_args)
     with placed(trainer):
         progress.tokens = tokens = share(trainer, rows) if shared else report.tokens
     trainer.train(resume_from_checkpoint=run.checkpoint())

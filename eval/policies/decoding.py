@@ -58,10 +58,11 @@ def decode(
     Longest prompts first, `batch_size` together.
     """
     alone = [[i] for i in sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))]
-    reply = _shared if shares(model) else _apart
-    threads = Threads()
-    for batch in _batches(chains(prompts) if shares(model) else alone, batch_size):
-        for answered in reply(model, prompts, batch, stop, pad, limit):
+    together, threads = shares(model), Threads()
+    for batch in _batches(chains(prompts) if together else alone, batch_size):
+        long = together and any(len(prompts[chain[-1]]) > 1 for chain in batch)  # a lone token leaves nothing to share
+        found = batch if long else [[i] for chain in batch for i in chain]
+        for answered in (_shared if long else _apart)(model, prompts, found, stop, pad, limit):
             threads.fit()
             yield answered
 
@@ -69,9 +70,11 @@ def decode(
 def shares(model: Any) -> bool:
     """Whether a prompt's keys and values can be cut out of a longer one's: every layer attends to all that went before.
 
-    A sliding window keeps only its last tokens, and a recurrent layer only the state behind the last one.
+    A sliding window keeps only its last tokens, and a recurrent layer only the state behind the last one; a model
+    without rotary positions may judge distance by the place in the cache.
     """
-    return all(type(layer) is DynamicLayer for layer in DynamicCache(config=model.config).layers)
+    rotary = getattr(model.config.get_text_config(), "rope_parameters", None) is not None
+    return rotary and all(type(layer) is DynamicLayer for layer in DynamicCache(config=model.config).layers)
 
 
 def chains(prompts: Sequence[Ids]) -> list[list[int]]:

@@ -16,6 +16,8 @@ from synthesis.seeds import digest
 Scores = list[list[float]]
 """For each row the log-probabilities of its target tokens, in nats."""
 MANIFEST, PROBE = "rise_manifest.json", "rise_probe.json"
+IDENTITY = ("*.safetensors", "*.bin", "*config.json", "tokenizer.json", "chat_template.jinja")
+"""Files that decide what a model computes of which text."""
 PROBE_ROWS = 8
 NO_LABEL = -100
 UNIT_ROUNDOFF = {"bfloat16": 2.0**-9, "float16": 2.0**-12}
@@ -95,8 +97,9 @@ def reference_log_probs(trainer: Any, rows: list[ProbeRow]) -> Scores:
 
 
 def widest_gap(left: Scores, right: Scores) -> float:
-    """The largest difference of one token's log-probability, in nats."""
-    return max(abs(a - b) for a, b in _tokens(left, right))
+    """The largest difference of one token's log-probability, in nats; infinite where one is no number."""
+    gaps = [abs(a - b) for a, b in _tokens(left, right)]
+    return max(gaps) if all(map(math.isfinite, gaps)) else math.inf
 
 
 def mean_gap(left: Scores, right: Scores) -> float:
@@ -141,7 +144,8 @@ def hash_model(path: str) -> str:
     folder = Path(path)
     if not folder.is_dir():
         return digest(path)
-    own = hash_files(folder, [*folder.glob("*.safetensors"), *folder.glob("*config.json")])
+    files = [path for pattern in IDENTITY for path in folder.glob(pattern)]
+    own = hash_files(folder, files)
     return digest(own, hash_model(base_of(path))) if is_adapter(path) else own
 
 

@@ -172,10 +172,13 @@ def merge(reference: Reference, groups: Sequence[Any], tokenizer: Any, model_arg
     from rise_train.models.loading import init_kwargs, load_adapter
 
     folder, adapter = Path(reference.model), model_args.model_name_or_path
+    facts = {"stage": "merge", "parent": adapter, "base": base_of(adapter), "settings": {"dtype": model_args.dtype}}
+    facts |= {"parent_hash": hash_model(adapter)}
     line = f"{folder} holds the merged model already"
-    if training_args.process_index == 0 and not folder.is_dir():
+    if training_args.process_index == 0 and not _is_merge(folder, facts):
         part = folder.with_name(folder.name + ".part")
         shutil.rmtree(part, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)  # of a training that this folder was meant for before
         whole = replace(model_args, load_in_4bit=False, load_in_8bit=False)  # 4-bit weights take up no adapter
         model = load_adapter(adapter, init_kwargs(whole, training_args))
         stored = read_probe(adapter)
@@ -190,11 +193,16 @@ def merge(reference: Reference, groups: Sequence[Any], tokenizer: Any, model_arg
         merged.save_pretrained(part)
         tokenizer.save_pretrained(part)
         write_probe(part, probe)
-        facts = {"stage": "merge", "parent": adapter, "base": base_of(adapter), "settings": {"dtype": whole.dtype}}
-        write_json(part / MANIFEST, facts | {"parent_hash": hash_model(adapter)})
+        write_json(part / MANIFEST, facts)
         part.rename(folder)
     training_args.distributed_state.wait_for_everyone()
     return line
+
+
+def _is_merge(folder: Path, facts: dict[str, Any]) -> bool:
+    """Whether the folder holds just this merge."""
+    path = folder / MANIFEST
+    return path.is_file() and json.loads(path.read_text()) == facts
 
 
 def _prove_merge(off: float, moved: float, dtype: str) -> str:

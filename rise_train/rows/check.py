@@ -27,7 +27,7 @@ from rise_train.rows.encoding import (
 )  # fmt: skip
 from rise_train.rows.groups import Group, Pair, select_pairs
 from rise_train.rows.masking import Encoded
-from rise_train.rows.recipe_rows import Part, hash_data, load_rows, validation_split
+from rise_train.rows.recipe_rows import Part, hash_parts, load_rows
 from rise_train.rows.tokenizer_hash import hash_encoding
 from synthesis.errors import UserError
 from synthesis.seeds import digest
@@ -177,21 +177,26 @@ def _jobs(stage: Stage, tokenizer: Any, data_args: Any, training_args: Any, part
         return jobs_of(rows, {})
     limit = data_args.max_pairs if part != "validation" else None
     rows = select_pairs(rows, data_args.pairs_per_group, limit, training_args.seed, whole=data_args.grouped)
-    if takes_parallel_calls(tokenizer) or not (Path(data_args.dataset_name) / "sft").is_dir():
+    if not _wants_conversations(tokenizer, data_args):
         return jobs_of(rows, {})
     return jobs_of(rows, conversations_of(load_rows(data_args, "sft", part, training_args.seed)))
 
 
+def _wants_conversations(tokenizer: Any, data_args: Any) -> bool:
+    """Whether preference groups are encoded with the results that stand in the SFT rows beside them."""
+    return not takes_parallel_calls(tokenizer) and (Path(data_args.dataset_name) / "sft").is_dir()
+
+
 def _key(stage: Stage, tokenizer: Any, data_args: Any, training_args: Any, part: Part) -> str:
     """All that the records of a recipe's data follow from."""
-    folder, split = Path(data_args.dataset_name), data_args.dataset_train_split
-    tables = ["sft"] if stage == "sft" else ["preference", *["sft"] * (folder / "sft").is_dir()]
-    if part == "validation":
-        split = validation_split(data_args, tables[0]) or split
+    tables = ["sft"] if stage == "sft" else ["preference"]
+    if stage == "dpo" and _wants_conversations(tokenizer, data_args):
+        tables.append("sft")
+    data = [hash_parts(data_args, table, part != "all") for table in tables]
     chosen = [data_args.difficulty, part, data_args.dataset_eval_split, training_args.seed]
     if stage == "dpo":
         chosen += [data_args.negatives, data_args.pairs_per_group, data_args.max_pairs, data_args.grouped]
-    return digest(stage, [hash_data(folder, t, split) for t in tables], chosen, hash_encoding(tokenizer))
+    return digest(stage, data, chosen, hash_encoding(tokenizer))
 
 
 def report_of(stage: Stage, table: Table, max_length: int | None, on_overlong: OnOverlong) -> CheckReport:

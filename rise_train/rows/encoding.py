@@ -8,8 +8,10 @@ processes of the machine, and by the next run.
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
@@ -177,6 +179,8 @@ def encode(tokenizer: Any, stage: Stage, jobs: Sequence[Job], processes: int | N
     Raises `UserError` that names the first bad row.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if processes is not None and processes < 1:
+        raise UserError(f"dataset_num_proc: expected 1 or more, found {processes}")
     processes = processes or max(1, min(cores, len(jobs) // FEW))
     if processes == 1:
         yield from map(Encoder(tokenizer, stage), jobs)
@@ -184,9 +188,14 @@ def encode(tokenizer: Any, stage: Stage, jobs: Sequence[Job], processes: int | N
     rest = iter(jobs)
     chunks = iter(lambda: list(islice(rest, CHUNK)), [])
     context = get_context("spawn")  # a fork would inherit the threads of torch and tokenizers in the middle of a lock
-    with ProcessPoolExecutor(processes, context, _start, (tokenizer, stage)) as pool:
-        for made in pool.map(_encode_chunk, chunks):
-            yield from made
+    try:
+        with ProcessPoolExecutor(processes, context, _start, (tokenizer, stage)) as pool:
+            for made in pool.map(_encode_chunk, chunks):
+                yield from made
+    except BrokenProcessPool as error:
+        raise UserError(
+            "dataset_num_proc: a process that encodes rows was killed, most likely for memory; set a smaller number"
+        ) from error
 
 
 _encoder: Encoder | None = None
@@ -230,26 +239,41 @@ def cached(
     import datasets
 
     folder = Path(datasets.config.HF_DATASETS_CACHE) / "rise_train" / key
-    if not (folder / "counts.json").is_file():
-        part = folder.with_name(f"{key}.{os.getpid()}.part")
-        shutil.rmtree(part, ignore_errors=True)
-        try:
-            part.mkdir(parents=True)
-        except OSError as error:
-            raise UserError(f"HF_DATASETS_CACHE: {part.parent} cannot be written ({error.strerror})") from error
-        try:
-            wanted = jobs()
-            with progress_of(f"{stage}: encode") as report:
-                _write(part, stage, make(wanted), lambda done: report(done, len(wanted), ""))
-        except Exception:
-            shutil.rmtree(part)
-            raise
-        try:
-            part.rename(folder)
-        except OSError:  # another process was faster
-            shutil.rmtree(part)
-    counts = json.loads((folder / "counts.json").read_text())
-    return Table(datasets.Dataset.from_file(str(folder / "records.arrow")), **counts)
+    if (found := _read(folder)) is not None:
+        return found
+    shutil.rmtree(folder, ignore_errors=True)  # damaged, if it is there
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        part = Path(tempfile.mkdtemp(prefix=f"{key}.", suffix=".part", dir=folder.parent))
+    except OSError as error:
+        raise UserError(f"HF_DATASETS_CACHE: {folder.parent} cannot be written ({error.strerror})") from error
+    try:
+        wanted = jobs()
+        with progress_of(f"{stage}: encode") as report:
+            _write(part, stage, make(wanted), lambda done: report(done, len(wanted), ""))
+    except (Exception, KeyboardInterrupt):
+        shutil.rmtree(part)
+        raise
+    try:
+        part.rename(folder)
+    except OSError:  # another process was faster
+        shutil.rmtree(part)
+    made = _read(folder)
+    assert made is not None
+    return made
+
+
+def _read(folder: Path) -> Table | None:
+    """The table in a folder of the cache; None where there is none that is whole."""
+    import datasets
+    import pyarrow as pa
+
+    try:
+        counts = json.loads((folder / "counts.json").read_text())
+        records = datasets.Dataset.from_file(str(folder / "records.arrow"))
+    except (OSError, ValueError, pa.ArrowInvalid):
+        return None
+    return Table(records, **counts) if len(records) == counts.pop("records") else None
 
 
 def _write(folder: Path, stage: Stage, made: Iterator[Made], report: Callable[[int], None]) -> None:
@@ -260,17 +284,18 @@ def _write(folder: Path, stage: Stage, made: Iterator[Made], report: Callable[[i
     conversations = {"input_ids": ids, "labels": ids, "spans": nested, "length": pa.int32()}
     columns = conversations if stage == "sft" else groups
     schema = pa.schema({"row": pa.int64(), "id": pa.string(), **columns})
-    counts, waiting = {"linear": 0, "lost": 0, "parted": 0}, list[Record]()
+    counts, waiting, total = {"linear": 0, "lost": 0, "parted": 0}, list[Record](), 0
     with pa.OSFile(str(folder / "records.arrow"), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
         for done, one in enumerate(made, start=1):
             waiting += one.records
+            total += len(one.records)
             counts = {name: counts[name] + getattr(one, name) for name in counts}
             report(done)
             if len(waiting) >= BATCH:
                 writer.write_batch(pa.RecordBatch.from_pylist(waiting, schema))
                 waiting = []
         writer.write_batch(pa.RecordBatch.from_pylist(waiting, schema))
-    write_json(folder / "counts.json", counts)
+    write_json(folder / "counts.json", {**counts, "records": total})
 
 
 def _one_turns(row: Row) -> Row:

@@ -6,7 +6,7 @@ from typing import Any, Literal
 from eval.rollouts.decisions import level
 from rise_train.rows.file_hash import hash_files
 from synthesis.errors import UserError
-from synthesis.seeds import seeded
+from synthesis.seeds import digest, seeded
 
 Row = dict[str, Any]
 Part = Literal["all", "train", "validation"]
@@ -100,6 +100,18 @@ def read_split(dataset: Path, table: str, split: str) -> list[Row]:
     if lacking:
         raise UserError(f"{dataset / table}: column {sorted(lacking)[0]!r} is missing from split {split!r}")
     return list(splits[split])
+
+
+def hash_parts(data_args: Any, table: str, validates: bool) -> str:
+    """Hash of all rows that a recipe trains or validates on, and of how they are told apart."""
+    folder, train = (
+        Path(data_args.dataset_name),
+        hash_data(Path(data_args.dataset_name), table, data_args.dataset_train_split),
+    )
+    if not validates:
+        return train
+    own = validation_split(data_args, table)
+    return digest(train, own and hash_data(folder, table, own))
 
 
 def hash_data(dataset: Path, table: str, split: str) -> str:

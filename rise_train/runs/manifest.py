@@ -15,7 +15,7 @@ from typing import Any
 
 from eval.policies.adapters import base_of, is_adapter
 from rise_train.models.fingerprint import MANIFEST, ProbeRow, hash_model, take_probe, write_probe
-from rise_train.rows.recipe_rows import hash_data
+from rise_train.rows.recipe_rows import hash_parts
 from rise_train.runs.recipe import identity, settings
 from synthesis.errors import UserError
 from synthesis.json_file import write_json
@@ -53,7 +53,7 @@ class Run:
     @property
     def started_before(self) -> bool:
         """Whether something of a training is in the folder that could be gone on with."""
-        return self.finished or any(self.folder.glob("checkpoint-*"))
+        return any(any(self.folder.glob(name)) for name in (MANIFEST, "checkpoint-*", "*.safetensors"))
 
     @property
     def finished(self) -> bool:
@@ -61,14 +61,15 @@ class Run:
         return (self.folder / MANIFEST).is_file()
 
     def checkpoint(self) -> str | None:
-        """The newest whole checkpoint to go on from; one that a kill left half written is passed over."""
+        """The newest checkpoint to go on from; one that is half written, or has no optimiser, is passed over."""
         found = [(int(p.name.split("-")[1]), p) for p in self.folder.glob("checkpoint-*") if p.name[11:].isdigit()]
         for _, path in sorted(found, reverse=True):
             try:
                 json.loads((path / "trainer_state.json").read_text())
             except (OSError, ValueError):
                 continue
-            return str(path)
+            if any(path.glob("optimizer*")) or any(path.glob("global_step*")):  # PyTorch's or FSDP's, DeepSpeed's
+                return str(path)
         return None
 
 
@@ -96,9 +97,11 @@ def open_run(stage: str, data_args: Any, model_args: Any, training_args: Any) ->
         parent=parent,
         settings=settings(data_args, training_args, model_args),
         identity=json.loads(json.dumps(identity(data_args, training_args, model_args))),
-        data_hash=hash_data(Path(data_args.dataset_name), table, data_args.dataset_train_split),
+        data_hash=hash_parts(data_args, table, validates=training_args.eval_strategy != "no"),
         parent_hash=hash_model(parent),
     )
+    if Path(parent).is_dir() and run.folder.is_dir() and run.folder.samefile(parent):
+        raise UserError(f"output_dir: {run.folder} is the model that training starts from; choose another folder")
     with training_args.distributed_state.main_process_first():
         changed = _changed(run)
         if changed and run.started_before:

@@ -142,8 +142,7 @@ def refuse_lost_steps(launch: Launch, training_args: Any, model_args: Any) -> No
     bfloat16 has eight bits of precision, so that a step below about 1/512 of a weight rounds to nothing: at the
     learning rates of these recipes nearly all of them. ZeRO keeps a float32 copy, and FSDP with mixed precision.
     """
-    copied = launch.kind.startswith("zero") or (launch.kind == "fsdp2" and (training_args.bf16 or training_args.fp16))
-    if model_args.use_peft or copied:
+    if model_args.use_peft or _keeps_copy(launch, training_args):
         return
     dtype = model_args.dtype
     if dtype in (None, "auto"):
@@ -153,6 +152,26 @@ def refuse_lost_steps(launch: Launch, training_args: Any, model_args: Any) -> No
             f"dtype: {model_args.dtype}: all weights would train without a float32 copy, and nearly every step would "
             "round to nothing; set dtype: float32 with bf16: true, or launch it with ZeRO or FSDP"
         )
+
+
+def refuse_rounded_weights(model: Any, launch: Launch, training_args: Any) -> None:
+    """The same of a loaded model, whose weights say what a recipe may not: `dtype: auto`, `lora_modules_to_save`."""
+    import torch
+
+    if _keeps_copy(launch, training_args):
+        return
+    for name, weight in model.named_parameters():
+        if weight.requires_grad and weight.dtype in (torch.bfloat16, torch.float16):
+            raise UserError(
+                f"dtype: {name} would train in {str(weight.dtype).removeprefix('torch.')} without a float32 copy, and "
+                "nearly every step would round to nothing; set dtype: float32 with bf16: true"
+            )
+
+
+def _keeps_copy(launch: Launch, training_args: Any) -> bool:
+    """Whether the launcher keeps a float32 copy of the weights that train."""
+    mixed = bool(training_args.bf16 or training_args.fp16)
+    return launch.kind.startswith("zero") or (launch.kind == "fsdp2" and mixed)
 
 
 def command(stage: str, argv: list[str], launch: Launch, config_file: Path | None) -> list[str]:

@@ -172,11 +172,15 @@ def settings(*arguments: Any) -> dict[str, Any]:
 def identity(data_args: Any, training_args: Any, model_args: Any) -> dict[str, Any]:
     """The settings that decide what a training computes: two runs with equal ones are the same training.
 
-    Where to save, what to show and how to fit into memory are left out. How a step's rows are divided among
-    micro-batches and processes does not matter either, so their product stands for the three.
+    Where to save, what to show and how to fit into memory are left out. Nor does it matter how a step's rows are
+    divided among micro-batches and processes, so their product stands for the three, but for losses of TRL's that are
+    means over a micro-batch: DPO's `sft` term, and pairs without `grouped`.
     """
     found = settings(data_args, training_args, model_args)
-    ignored = _HOW if training_args.load_best_model_at_end else _HOW | _DECIDES_BEST
+    ignored = set(_HOW) if training_args.load_best_model_at_end else _HOW | _DECIDES_BEST
+    by_micro_batch = "sft" in getattr(training_args, "loss_type", ()) or not getattr(data_args, "grouped", True)
+    if not by_micro_batch:
+        ignored |= {"per_device_train_batch_size", "gradient_accumulation_steps"}
     held_out = training_args.eval_strategy != "no"  # and these are not trained on
     kept = {name: value for name, value in found.items() if name not in ignored}
     return {**kept, "holds_out_rows": held_out, "rows_a_step": rows_a_step(training_args)}
@@ -190,16 +194,22 @@ _INCIDENTAL = {
 }  # fmt: skip
 # Fields that a manifest tells, and that may change between a run and its resumption.
 _HOW = {
-    "per_device_train_batch_size", "gradient_accumulation_steps", "per_device_eval_batch_size", "auto_find_batch_size",
     "gradient_checkpointing", "gradient_checkpointing_kwargs", "activation_checkpointing",
     "activation_checkpointing_kwargs", "activation_offloading", "torch_empty_cache_steps", "dataset_num_proc",
     "dataloader_num_workers", "dataloader_persistent_workers", "dataloader_pin_memory", "dataloader_prefetch_factor",
     "logging_steps", "logging_strategy", "logging_first_step", "logging_nan_inf_filter", "log_level_replica",
-    "log_on_each_node", "include_num_input_tokens_seen", "save_on_each_node", "save_only_model", "hub_strategy",
+    "log_on_each_node", "include_num_input_tokens_seen", "save_on_each_node", "hub_strategy",
     "hub_private_repo", "hub_revision", "hub_always_push", "ddp_timeout", "ddp_find_unused_parameters",
     "ddp_bucket_cap_mb", "eval_accumulation_steps", "eval_on_start",
 }  # fmt: skip
-_DECIDES_BEST = {"save_steps", "save_strategy", "eval_steps", "eval_strategy", "eval_delay"}
+_DECIDES_BEST = {
+    "per_device_eval_batch_size",
+    "save_steps",
+    "save_strategy",
+    "eval_steps",
+    "eval_strategy",
+    "eval_delay",
+}
 
 
 def _changed(part: Any) -> dict[str, Any]:

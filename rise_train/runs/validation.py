@@ -29,6 +29,7 @@ def settle_validation(data_args: Any, training_args: Any) -> None:
         return
     if patience is not None:
         training_args.load_best_model_at_end = True
+        training_args.restore_callback_states_from_checkpoint = True  # else a resumed run would be patient anew
         training_args.metric_for_best_model = training_args.metric_for_best_model or "loss"
         training_args.greater_is_better = bool(training_args.greater_is_better)
     if training_args.load_best_model_at_end and training_args.save_strategy != training_args.eval_strategy:
