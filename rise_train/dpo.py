@@ -42,6 +42,7 @@ def _train(reference: Reference, run: "Run", data_args: Any, training_args: Any,
     from rise_train.models.sharding import placed
     from rise_train.rows.check import check_rows, check_validation
     from rise_train.runs.manifest import finish, inherit
+    from rise_train.runs.processes import read_environment, refuse_rounded_weights
     from rise_train.runs.training_log import settle_wandb
 
     settle_wandb(training_args)
@@ -52,6 +53,7 @@ def _train(reference: Reference, run: "Run", data_args: Any, training_args: Any,
     unseen = check_validation("dpo", tokenizer, data_args, training_args)
 
     trainer, tokens = build_trainer(tokenizer, report, reference, data_args, training_args, model_args, unseen)
+    refuse_rounded_weights(trainer.model, read_environment(os.environ), training_args)
     with placed(trainer):
         proof = prove(trainer, reference, report.groups, model_args)
     for line in proof.lines:
@@ -89,7 +91,6 @@ def build_trainer(
     from rise_train.models.qlora import settle_adapter
     from rise_train.models.reference import load, merge
     from rise_train.packing.losses import refuse_weight
-    from rise_train.runs.processes import read_environment, refuse_rounded_weights
     from rise_train.runs.training_log import callbacks
 
     score_only_targets()
@@ -110,7 +111,6 @@ def build_trainer(
     )
     trainer.remove_callback(PrinterCallback)
     settle_adapter(trainer.model, reference.start, model_args)
-    refuse_rounded_weights(trainer.model, read_environment(os.environ), training_args)
     if why:
         print(f"dpo: pair by pair ({why}), {form.tokens:,} tokens an epoch", flush=True)
     else:

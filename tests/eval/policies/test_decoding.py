@@ -74,3 +74,22 @@ def test_a_task_is_computed_once_and_what_has_ended_leaves(monkeypatch: pytest.M
 def test_chains_are_of_prompts_that_go_on() -> None:
     assert chains([[1, 2], [3], [1, 2, 4], [1, 2, 4, 5], [1, 2, 6], [1, 2]]) == [[0, 5, 2, 3], [4], [1]]
     assert chains([]) == []
+
+
+def test_a_model_without_rotary_positions_gets_each_prompt_whole() -> None:
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(
+        "gpt_neo", vocab_size=VOCABULARY, hidden_size=32, num_layers=2, num_heads=2, intermediate_size=48,
+        attention_types=[[["global", "local"], 1]], window_size=8, max_position_embeddings=256,
+    )  # fmt: skip
+    model = AutoModelForCausalLM.from_config(config).eval()
+    assert not shares(model)
+
+
+def test_prompts_of_one_token_are_answered() -> None:
+    model = made("llama")
+    asked = [[5], [7], [5]]
+    replies = dict(decode(model, asked, STOP, PAD, LIMIT, 8))
+    assert [replies[i] for i in range(3)] == [alone(model, prompt) for prompt in asked]

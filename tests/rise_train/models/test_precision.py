@@ -129,3 +129,11 @@ def test_a_probe_is_stored_and_read_back(tmp_path: Path) -> None:
     write_probe(tmp_path, probe)
     assert read_probe(str(tmp_path)) == probe
     assert read_probe(str(tmp_path / "none")) is None
+
+
+def test_what_is_no_number_is_no_agreement() -> None:
+    from rise_train.models.fingerprint import widest_gap
+
+    nan = float("nan")
+    assert widest_gap([[-1.0, nan, -2.0]], [[-1.0, -5.0, -2.0]]) == float("inf")
+    assert not is_same([[-1.0, nan]], [[-1.0, nan]], small())

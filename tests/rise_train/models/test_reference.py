@@ -417,6 +417,7 @@ def test_small_steps_move_a_qlora_adapter(
 
     exact = moved(tmp_path / "exact")
     monkeypatch.setattr("rise_train.models.qlora.settle_adapter", lambda *_: None)
+    monkeypatch.setattr("rise_train.runs.processes.refuse_rounded_weights", lambda *_: None)
     monkeypatch.setattr("rise_train.models.reference.prove", lambda *_: Proof([], {}))
     rounded = moved(tmp_path / "rounded")
     print(f"share of an adapter's weights that a short DPO at 1e-6 moves: float32 {exact:.3f}, bfloat16 {rounded:.3f}")
@@ -495,3 +496,17 @@ def test_scoring_only_targets_changes_no_loss_and_no_gradient(tiny_model: Path) 
         utils._use_triton = before
     assert compact_loss == pytest.approx(loss, rel=1e-6)
     torch.testing.assert_close(compact_gradient, gradient, rtol=1e-5, atol=1e-8)
+
+
+def test_a_merge_of_another_adapter_is_not_taken_over(
+    sft_lora: Path, tiny_model: Path, tiny_dataset: Path, tmp_path: Path
+) -> None:
+    """A folder is given back with what the dead training left in it."""
+    other = train("sft", "lora", tiny_model, tiny_dataset, tmp_path / "other", seed=3, learning_rate=0.05)
+    Built("lora", sft_lora, tiny_dataset, tmp_path / "out", reference="merged")
+    built = Built("lora", other, tiny_dataset, tmp_path / "out", reference="merged")
+    rows = ten_rows(sft_lora, tiny_dataset)
+    named = on_its_own(other, tiny_model)
+    assert widest_gap(reference_log_probs(built.trainer, rows), log_probs(named, rows)) < 1e-4
+    coarse = Built("lora", other, tiny_dataset, tmp_path / "out", reference="merged", dtype="bfloat16")
+    assert str(next(coarse.trainer.model.get_base_model().parameters()).dtype) == "torch.bfloat16"

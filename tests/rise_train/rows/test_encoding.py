@@ -135,3 +135,33 @@ def test_the_report_is_the_same_from_disk_and_from_memory(tokenizer: Any, tiny_d
     assert report.groups[1:3] == [report.groups[1], report.groups[2]]
     with pytest.raises(IndexError):
         report.groups[len(report.groups)]
+
+
+def test_a_split_to_validate_on_is_another_division(
+    tokenizer: Any, tiny_dataset: Path, tmp_path: Path, cache: Path
+) -> None:
+    from datasets import DatasetDict, load_from_disk
+
+    evaluate = {"eval_strategy": "epoch"}
+    assert checked("sft", tokenizer, tiny_dataset, **evaluate).rows < 18, "a tenth is held out"
+    sides = load_from_disk(str(tiny_dataset / "sft"))
+    DatasetDict({**sides, "validation": sides["test"]}).save_to_disk(str(tmp_path / "own" / "sft"))
+    assert checked("sft", tokenizer, tmp_path / "own", **evaluate).rows == 18
+    assert checked("sft", tokenizer, tiny_dataset, **evaluate).rows < 18
+
+
+@pytest.mark.parametrize("harm", ["cut", "empty", "no counts"])
+def test_a_damaged_table_is_made_anew(harm: str, tokenizer: Any, tiny_dataset: Path, cache: Path) -> None:
+    first = list(checked("sft", tokenizer, tiny_dataset).records)
+    (folder,) = cache.iterdir()
+    data = (folder / "records.arrow").read_bytes()
+    if harm == "no counts":
+        (folder / "counts.json").unlink()
+    else:
+        (folder / "records.arrow").write_bytes(data[: len(data) // 2] if harm == "cut" else b"")
+    assert list(checked("sft", tokenizer, tiny_dataset).records) == first
+
+
+def test_a_number_of_processes_that_cannot_be_is_refused(tokenizer: Any, tiny_dataset: Path, cache: Path) -> None:
+    with pytest.raises(UserError, match="dataset_num_proc: expected 1 or more, found -1"):
+        checked("sft", tokenizer, tiny_dataset, dataset_num_proc=-1)

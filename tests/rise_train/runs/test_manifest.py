@@ -1,6 +1,7 @@
 """What one stage settles for the next."""
 
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -104,3 +105,54 @@ def test_two_trainings_do_not_share_a_folder(tiny_model: Path, tiny_dataset: Pat
         claimed("sft", *asked).__enter__()
     with claimed("sft", *asked):
         pass
+
+
+def test_weights_of_an_unfinished_training_are_not_taken_over(
+    tiny_model: Path, tiny_dataset: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    with claimed("sft", *arguments(tiny_model, tiny_dataset, out)):
+        (out / "adapter_model.safetensors").write_bytes(b"")
+    with pytest.raises(UserError, match="holds a training with another learning_rate"):
+        claimed("sft", *arguments(tiny_model, tiny_dataset, out, learning_rate=0.5)).__enter__()
+
+
+def test_a_model_is_not_trained_into_its_own_folder(tiny_dataset: Path, tiny_model: Path, tmp_path: Path) -> None:
+    start = shutil.copytree(tiny_model, tmp_path / "start")
+    with pytest.raises(UserError, match=r"output_dir: .* is the model that training starts from"):
+        claimed("sft", *arguments(start, tiny_dataset, start)).__enter__()
+
+
+def test_a_checkpoint_without_optimiser_is_nothing_to_go_on_from(tmp_path: Path) -> None:
+    run = Run(tmp_path, "sft", "", {}, {}, "", "")
+    for step, files in ((2, ("trainer_state.json", "optimizer.pt")), (4, ("trainer_state.json",))):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        for name in files:
+            (tmp_path / f"checkpoint-{step}" / name).write_text("{}")
+    assert run.checkpoint() == str(tmp_path / "checkpoint-2")
+
+
+def test_another_vocabulary_or_template_is_another_model(tmp_path: Path) -> None:
+    before = None
+    for name in ("tokenizer.json", "chat_template.jinja", "pytorch_model.bin"):
+        (tmp_path / name).write_text(name)
+        assert hash_model(str(tmp_path)) != before
+        before = hash_model(str(tmp_path))
+
+
+def test_losses_over_a_micro_batch_depend_on_it(tiny_model: Path, tiny_dataset: Path, tmp_path: Path) -> None:
+    from rise_train.runs.recipe import identity
+
+    def same(**changes: Any) -> bool:
+        config = str(ROOT / "recipes" / "tiny" / "dpo" / "config_full.yaml")
+        found = []
+        for micro, accumulation in ((4, 1), (2, 2)):
+            divided = {"per_device_train_batch_size": micro, "gradient_accumulation_steps": accumulation, **changes}
+            argv = ["--config", config, *flags("dpo", tiny_model, tiny_dataset, tmp_path, **divided)]
+            found.append(identity(*parse("dpo", argv)))
+        return found[0] == found[1]
+
+    plain = {"loss_type": "sigmoid", "loss_weights": 1.0}
+    assert same(**plain)
+    assert not same()  # the recipe has DPO's `sft` term
+    assert not same(**plain, grouped="false")

@@ -95,3 +95,9 @@ def test_auto_is_the_dtype_that_the_model_was_saved_in(tiny_model: Path, tmp_pat
     model = SimpleNamespace(use_peft=False, dtype="auto", model_name_or_path=str(tmp_path), model_revision="main")
     with pytest.raises(UserError, match="dtype: auto: all weights would train without a float32 copy"):
         refuse_lost_steps(Launch(), SimpleNamespace(bf16=True, fp16=False), model)
+
+
+def test_a_16_bit_weight_beside_an_adapter_is_refused(tiny_model: Path, tiny_dataset: Path, tmp_path: Path) -> None:
+    changes = {**PRECISIONS["bfloat16"], "lora_modules_to_save": "embed_tokens", "max_steps": 1}
+    with pytest.raises(UserError, match=r"embed_tokens.* would train in bfloat16 without a float32 copy"):
+        train("sft", "lora", tiny_model, tiny_dataset, tmp_path / "out", **changes)
