@@ -1,6 +1,7 @@
 """Validation while training: on rows that are not trained on, early stopping, and the best checkpoint as the result."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -100,3 +101,17 @@ def test_a_batch_fits_in_validation_as_in_training(tiny_dataset: Path) -> None:
     assert arguments("sft", tiny_dataset, **EVALUATE)[1].per_device_eval_batch_size == 3
     asked = arguments("sft", tiny_dataset, **EVALUATE, per_device_eval_batch_size=5)
     assert asked[1].per_device_eval_batch_size == 5
+
+
+def test_a_resumed_training_is_no_more_patient(tiny_model: Path, tiny_dataset: Path, tmp_path: Path) -> None:
+    changes = {"learning_rate": 3.0, "num_train_epochs": 8, "save_steps": 1, "early_stopping_patience": 4, **EVALUATE}
+    changes |= {"eval_steps": 1, "save_total_limit": 20, "max_grad_norm": 0}
+    straight, broken = tmp_path / "straight", tmp_path / "broken"
+    train("sft", "full", tiny_model, tiny_dataset, straight, **changes)
+    last = max(entry["step"] for entry in history(straight))
+    broken.mkdir()
+    shutil.copy(straight / "rise_run.json", broken)
+    for step in range(1, last - 1):
+        shutil.copytree(straight / f"checkpoint-{step}", broken / f"checkpoint-{step}")
+    train("sft", "full", tiny_model, tiny_dataset, broken, **changes)
+    assert max(entry["step"] for entry in history(broken)) == last
