@@ -11,6 +11,12 @@ from synthesis.seeds import digest, seeded
 Row = dict[str, Any]
 
 ROOT = Path(__file__).parents[1]
+PRECISIONS: dict[str, dict[str, str]] = {
+    "float32": {"dtype": "float32", "bf16": "false"},
+    "autocast": {"dtype": "float32", "bf16": "true"},
+    "bfloat16": {"dtype": "bfloat16", "bf16": "true"},
+}
+"""What a recipe says of numbers: all in float32; weights in float32 and bfloat16 to compute in; all in bfloat16."""
 
 CITIES = ["Bern", "Oslo", "Lisbon", "Ankara", "Quito", "Dakar", "Hanoi", "Perth"]
 DATES = ["2025-03-14", "2025-04-02", "2025-05-21", "2025-06-30"]

@@ -118,7 +118,7 @@ class Miner:
         import torch
 
         from rise_train.packing.grouped_dpo import GroupCollator
-        from rise_train.packing.trie import NO_LABEL
+        from rise_train.rows.masking import NO_LABEL
 
         batch = GroupCollator(self.tokenizer.pad_token_id)([vars(group) for group in groups])
         batch = {name: values.to(self.model.device) for name, values in batch.items()}

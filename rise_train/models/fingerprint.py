@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from eval.policies.adapters import base_of, is_adapter
 from rise_train.models.precision import COARSE, EXACT, in_float32, is_scattered, weights_dtype
 from rise_train.rows.file_hash import hash_files
+from rise_train.rows.masking import NO_LABEL
 from synthesis.json_file import write_json
 from synthesis.seeds import digest
 
@@ -19,7 +21,6 @@ MANIFEST, PROBE = "rise_manifest.json", "rise_probe.json"
 IDENTITY = ("*.safetensors", "*.bin", "*config.json", "tokenizer.json", "chat_template.jinja")
 """Files that decide what a model computes of which text."""
 PROBE_ROWS = 8
-NO_LABEL = -100
 UNIT_ROUNDOFF = {"bfloat16": 2.0**-9, "float16": 2.0**-12}
 """The largest relative error of a rounded weight."""
 ROUNDED = 3.0
@@ -56,11 +57,7 @@ def log_probs(model: Any, rows: list[ProbeRow]) -> Scores:
 
     One row a forward pass, so that padding plays no part; logits are made for the target tokens alone.
     """
-    return scores_as_stored(model, rows) if is_scattered(model) else _in_float32(model, rows)
-
-
-def _in_float32(model: Any, rows: list[ProbeRow]) -> Scores:
-    with in_float32(model):
+    with nullcontext() if is_scattered(model) else in_float32(model):
         return scores_as_stored(model, rows)
 
 

@@ -21,8 +21,9 @@ from trl.models.utils import prepare_deepspeed
 from rise_train.packing.attention import masks, spare_the_stem
 from rise_train.packing.losses import discounted, discounts
 from rise_train.packing.packing_proof import prove_packing, score
-from rise_train.packing.trie import NO_LABEL, Trie, pack
+from rise_train.packing.trie import Trie, pack
 from rise_train.rows.groups import differing
+from rise_train.rows.masking import NO_LABEL
 
 PER_TOKEN = ("log_probs", "entropy", "log_sum_sq_probs", "mean_logits", "is_top1")
 """What TRL's fused LM head returns for every position."""

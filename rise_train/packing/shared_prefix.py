@@ -17,7 +17,8 @@ from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from rise_train.packing.attention import masks, spare_the_stem, unserved
 from rise_train.packing.packing_proof import prove_packing, score
-from rise_train.packing.trie import NO_LABEL, Trie, pack_rows
+from rise_train.packing.trie import Trie, pack_rows
+from rise_train.rows.masking import NO_LABEL
 
 WORTH = 0.8
 """A batch is packed where that costs at most this share of its padded rows."""

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-NO_LABEL = -100
+from rise_train.rows.masking import NO_LABEL
 
 
 @dataclass

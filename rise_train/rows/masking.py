@@ -14,6 +14,8 @@ from synthesis.errors import UserError
 
 Message = dict[str, Any]
 Span = tuple[int, int]
+NO_LABEL = -100
+"""Label of a token without loss, as PyTorch and TRL have it."""
 
 
 class MaskError(UserError):
@@ -40,7 +42,7 @@ class Encoded:
     @property
     def labels(self) -> list[int]:
         """Labels for a causal LM, shape (length,): the token id where it carries loss, else -100."""
-        labels = [-100] * len(self.input_ids)
+        labels = [NO_LABEL] * len(self.input_ids)
         for start, end in self.spans:
             labels[start:end] = self.input_ids[start:end]
         return labels

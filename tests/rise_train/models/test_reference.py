@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import pytest
-from handmade import ROOT, flags, train
+from handmade import PRECISIONS, ROOT, flags, train
 
 from rise_train.models.fingerprint import ProbeRow, log_probs, probe_rows, read_probe, reference_log_probs, widest_gap
 from rise_train.models.loading import load_tokenizer
@@ -81,14 +81,6 @@ def sums(model: Any, rows: list[ProbeRow]) -> list[float]:
 
 def _answer(prompt: list[int], ids: list[int]) -> ProbeRow:
     return ProbeRow("", [*prompt, *ids], [-100] * len(prompt) + [*ids])
-
-
-PRECISIONS: dict[str, dict[str, str]] = {
-    "float32": {"dtype": "float32", "bf16": "false"},
-    "autocast": {"dtype": "float32", "bf16": "true"},
-    "bfloat16": {"dtype": "bfloat16", "bf16": "true"},
-}
-"""What a recipe says of numbers: all in float32; weights in float32 and bfloat16 to compute in; all in bfloat16."""
 
 
 def on_its_own(path: Path, base: Path | None = None, quantised: bool = False, dtype: str = "float32") -> Any:

@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rise_train.packing.trie import NO_LABEL, Trie, pack, pack_rows
+from rise_train.packing.trie import Trie, pack, pack_rows
 from rise_train.rows.groups import differing
+from rise_train.rows.masking import NO_LABEL
 
 TOKENS = st.integers(min_value=1, max_value=4)  # few, so that completions share their beginnings
 GROUPS = st.tuples(

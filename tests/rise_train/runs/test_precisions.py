@@ -8,17 +8,12 @@ from typing import Any
 
 import pytest
 import torch
-from handmade import train
+from handmade import PRECISIONS, train
 from safetensors.torch import load_file
 
 from rise_train.runs.processes import Launch, refuse_lost_steps
 from synthesis.errors import UserError
 
-PRECISIONS = {
-    "float32": {"dtype": "float32", "bf16": "false"},
-    "autocast": {"dtype": "float32", "bf16": "true"},
-    "bfloat16": {"dtype": "bfloat16", "bf16": "true"},
-}
 QUANTISED = {"load_in_4bit": "true"}
 KINDS: dict[str, tuple[str, dict[str, str]]] = {
     "lora": ("lora", {}),
