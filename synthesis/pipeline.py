@@ -23,12 +23,13 @@ from synthesis.dataset.writing import dataset_stage
 from synthesis.errors import UserError
 from synthesis.llm.client import ModelOptions
 from synthesis.llm.costs import Costs
+from synthesis.lock import locked
 from synthesis.negatives.executions import executions_stage
 from synthesis.negatives.negate import negatives_stage
 from synthesis.records import Json, Primitive
 from synthesis.requests.samples import samples_stage
 from synthesis.run import Run
-from synthesis.rundir import Config, open_run
+from synthesis.rundir import Config, open_run, written_by
 from synthesis.servers.licenses import licenses_of
 from synthesis.servers.mcp_config import ServersFile, load_servers
 from synthesis.servers.pool import start_pool
@@ -139,11 +140,14 @@ def synthesize(
         neighbours=neighbours,
         model=llm.endpoint.model if llm else "",
         base_url=llm.endpoint.base_url if llm else "",
+        version=written_by(),
     )
-    manifest = open_run(run, config, fresh)
-    if manifest["complete"] and (run / "dataset").is_dir():
-        return Summary(run, manifest["counts"], time.monotonic() - started, already_done=True)
-    with ExitStack() as files:
+    if run.exists() and not run.is_dir():
+        raise UserError(f"{run}: expected a folder for the run, but it is a file.")
+    with locked(run, "`rise synth`"), ExitStack() as files:
+        manifest = open_run(run, config, fresh)
+        if manifest["complete"] and (run / "dataset").is_dir():
+            return Summary(run, manifest["counts"], time.monotonic() - started, already_done=True)
         writer, costs = _author(llm, run, seed, file, files, words)
         work = Run(run, config, manifest, file, writer, files, costs)
         asyncio.run(_make(work, record, replay))

@@ -3,6 +3,7 @@
 import json
 import shutil
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 from synthesis.errors import UserError
@@ -22,6 +23,11 @@ JOURNALS = (
     "negatives.jsonl",
     "llm_rejected.jsonl",
 )
+
+
+FOLDERS = ("dataset", "dataset.partial")
+DATASET = frozenset({"README.md", "sft", "preference"})
+"""What a run writes into these."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +57,8 @@ class Config:
     """Deviating words come from the nearest neighbours by embedding besides."""
     embeddings: bool = False
     """Texts deviate by the distance of their embeddings, not of their letters and words."""
+    version: str = ""
+    """Of this package and of the prompts and phrasebooks in it: what another one makes is not mixed with it."""
     format: int = FORMAT
 
     @property
@@ -59,19 +67,26 @@ class Config:
         return digest(asdict(self))
 
 
+def written_by() -> str:
+    """The version of this package, with a hash of all in it that authors read: prompts and phrasebooks."""
+    here = Path(__file__).parent
+    read = sorted(path for path in here.rglob("*") if path.suffix in (".md", ".yaml"))
+    return f"{version('rise-train')}+{digest([path.read_text('utf-8') for path in read])[:8]}"
+
+
 def open_run(run: Path, config: Config, fresh: bool) -> dict[str, Json]:
     """The manifest of `run`, new or old; `fresh` removes an old run first.
 
-    Raises `UserError` for a folder that belongs to another configuration or whose manifest cannot be read.
+    Raises `UserError` for a folder that belongs to another configuration, whose manifest cannot be read, or that holds
+    a `dataset` which no run made: nothing of the user's is ever removed, with `fresh` neither.
     """
     if run.exists() and not run.is_dir():
         raise UserError(f"{run}: expected a folder for the run, but it is a file.")
+    _refuse_foreign(run)
     if fresh:
         _clear(run)
     path = run / "manifest.json"
     if not path.exists():
-        if any((run / name).exists() for name in JOURNALS):
-            raise UserError(f"{run}: expected a manifest.json beside the journals; start over with --fresh.")
         run.mkdir(parents=True, exist_ok=True)
         manifest: dict[str, Json] = {"config": asdict(config), "config_hash": config.hash, "complete": False}
         write_json(path, manifest)
@@ -93,6 +108,32 @@ def _read(path: Path, config: Config) -> dict[str, Json]:
         f"{path.parent}: the run was made with another configuration ({changed}); start over with --fresh, or name "
         "another folder."
     )
+
+
+def _refuse_foreign(run: Path) -> None:
+    """Stop where the names that a run writes are taken by what no run made: it would be lost."""
+    manifest = run / "manifest.json"
+    if manifest.exists():
+        if not _is_ours(manifest):
+            raise UserError(f"{manifest}: expected the manifest of a run; name another folder, or move it away.")
+        folders = [run / name for name in FOLDERS if (run / name).is_dir()]
+        foreign = [path for folder in folders for path in sorted(folder.iterdir()) if path.name not in DATASET]
+        foreign += [run / name for name in FOLDERS if (run / name).is_file()]
+    else:
+        foreign = [run / name for name in (*FOLDERS, *JOURNALS) if (run / name).exists()]
+    if foreign:
+        raise UserError(
+            f"{foreign[0]}: no manifest.json says that a run made this; name another folder, or move it away."
+        )
+
+
+def _is_ours(manifest: Path) -> bool:
+    """Whether a run wrote this manifest, of whatever version or configuration."""
+    try:
+        written = json.loads(manifest.read_text(encoding="utf-8"))
+    except ValueError:
+        return False
+    return isinstance(written, dict) and {"config", "config_hash", "complete"} <= written.keys()
 
 
 def _clear(run: Path) -> None:

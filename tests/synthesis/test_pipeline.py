@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,10 @@ from runs import ROOT, SERVERS, hashes, servers_file
 
 from synthesis import pipeline
 from synthesis.errors import UserError
+from synthesis.lock import locked
 from synthesis.pipeline import Summary, synthesize
 from synthesis.run import Run
-from synthesis.rundir import Config
+from synthesis.rundir import Config, open_run
 from synthesis.servers.mcp_config import ServersFile
 
 WANTED: dict[str, Any] = {"positives": 40, "negatives": 3, "per_tool": 6}
@@ -90,14 +92,9 @@ def test_another_configuration_is_refused_unless_fresh(
     with pytest.raises(UserError, match=r"another configuration \(seed: 0 -> 1\).*--fresh"):
         synthesize(made.run.parent / "mcp.json", made.run, **WANTED, seed=1)
     run = tmp_path / "run"
-    run.mkdir()
-    (run / "primitives.jsonl").write_text("")
+    open_run(run, replace(_fresh_run(tmp_path).config, positives=99), fresh=False)
+    (run / "primitives.jsonl").write_text("not a record")
     (run / "notes.txt").write_text("mine")
-    with pytest.raises(UserError, match=r"manifest\.json"):
-        synthesize(made.run.parent / "mcp.json", run, **WANTED)
-    (run / "manifest.json").write_text("{broken")
-    with pytest.raises(UserError, match="expected the manifest of a run"):
-        synthesize(made.run.parent / "mcp.json", run, **WANTED)
     fresh = synthesize(made.run.parent / "mcp.json", run, positives=5, per_tool=1, fresh=True)
     assert fresh.counts["positives"] == 5
     assert (run / "notes.txt").read_text() == "mine"
@@ -177,6 +174,13 @@ def test_numbers_out_of_range_and_unknown_authors_are_named(tmp_path: Path) -> N
     with pytest.raises(UserError, match="--author: expected 'offline'"):
         synthesize(path, tmp_path / "run", author="muse")
     assert not (tmp_path / "run").exists()
+
+
+def test_two_runs_in_one_folder_at_a_time_are_refused(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    with locked(run, "`rise synth`"), pytest.raises(UserError, match="another `rise synth` is at work there"):
+        synthesize(servers_file(tmp_path), run, **WANTED)
+    assert not (run / "manifest.json").exists()
 
 
 def _fresh_run(folder: Path) -> Run:
