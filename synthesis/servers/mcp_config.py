@@ -5,6 +5,7 @@ import os
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import unquote, unquote_plus, urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
@@ -13,21 +14,22 @@ from synthesis.seeds import digest
 from synthesis.servers.scrub import MIN_SECRET, redact
 
 Json = Any
-_INNOCENT = {
-    "EDITOR",
-    "LANG",
-    "LC_ALL",
-    "LOG_LEVEL",
-    "NODE_ENV",
-    "PAGER",
-    "PATH",
-    "PYTHONUNBUFFERED",
-    "SHELL",
-    "TERM",
-    "TZ",
-}
-"""Variables whose literal values are never secrets."""
+_INNOCENT = {"EDITOR", "PAGER", "PATH", "PYTHONUNBUFFERED", "SHELL"}
+"""Variables whose literal values are never secrets, whatever they look like."""
+_SECRET_NAME = re.compile(
+    r"(?i)(?:^|[^a-z])(?:api[-_]?)?(?:key|apikey|accesskey|token|secret|pass|passwd|password|passphrase|pwd|pat|auth|"
+    r"authorization|bearer|cred|creds|credential|credentials|cookie|session|signature|sig)(?:s?$|[^a-z])"
+    r"|(?<=[a-z])(?:Key|Token|Secret|Password|Credential)"
+)
+"""Names of variables, options and query fields that hold secrets: `API_KEY`, `--api-key`, `accessToken`."""
+_ORDINARY = re.compile(
+    r"(?:[A-Za-z][a-z]{0,11}|[A-Z]{1,12}|\d{1,6})(?:[-_.:/, ]+(?:[A-Za-z][a-z]{0,11}|[A-Z]{1,12}|\d{1,6}))*"
+)
+"""Values that are words and small numbers: `us-east-1`, `production`, `en_US.UTF-8`, `localhost:3000`."""
 _PATH = re.compile(r"[~.]{0,2}/|[A-Za-z]:\\")
+_COMMENT = re.compile(r'("(?:[^"\\]|\\.)*")|//[^\n]*|/\*.*?\*/', re.DOTALL)
+_COMMA = re.compile(r'("(?:[^"\\]|\\.)*")|,(?=\s*[}\]])', re.DOTALL)
+"""Strings, in group 1, are passed over."""
 _VARIABLE = re.compile(r"\$\{(?:env:)?([A-Za-z_]\w*)(?::-([^}]*))?\}|\$\{([^}]*)\}")
 
 
@@ -86,7 +88,6 @@ class ServerConfig(BaseModel):
     url: str = Field(default="", repr=False)
     type: str = ""
     headers: dict[str, str] = Field(default={}, repr=False)
-    disabled: bool = False
     rise: RiseOptions = Field(default_factory=RiseOptions)
     secrets: frozenset[str] = Field(default=frozenset(), repr=False, exclude=True)
     """Values of `${VAR}`, headers and `env`: they are cut out of all that the server says."""
@@ -138,12 +139,18 @@ def _problem(path: Path, where: str, error: ValidationError) -> UserError:
 
 
 def _expand(text: str, path: Path, where: str, secrets: set[str]) -> str:
-    """`${VAR}`, `${env:VAR}` and `${VAR:-default}` filled in from the environment; values are noted as secrets."""
+    """`${VAR}`, `${env:VAR}` and `${VAR:-default}` filled in from the environment; values are noted as secrets.
+
+    `${workspaceFolder}` is the folder of the servers file, `${userHome}` that of the user.
+    """
+    fixed = {"workspaceFolder": str(path.resolve().parent), "userHome": str(Path.home())}
 
     def value(match: re.Match[str]) -> str:
         name, default, other = match.groups()
         if other is not None:
             raise UserError(f"{path}: {where}: only ${{VAR}} and ${{VAR:-default}} can be filled in, not ${{{other}}}")
+        if name in fixed:
+            return fixed[name]
         found = os.environ.get(name)
         if found is None and default is None:
             raise UserError(f"{path}: {where}: environment variable {name} is not set")
@@ -173,11 +180,51 @@ def _expand_entry(entry: dict[str, Json], path: Path, where: str) -> tuple[dict[
 
 
 def _secrets(config: ServerConfig) -> frozenset[str]:
-    """What the entry itself holds: headers, whole and without their scheme (`Bearer`), and literal values of `env`."""
-    headers = [part for value in config.headers.values() for part in (value, value.split(" ")[-1])]
+    """What the entry itself holds: headers, whole and without their scheme (`Bearer`), literal values of `env`, and
+    what `args` and URLs say behind names of secrets. Ordinary words are none, but under such a name."""
+    found = [part for value in config.headers.values() for part in (value, value.split(" ")[-1])]
     public = _INNOCENT | set(config.rise.public)
-    env = [value for name, value in config.env.items() if name not in public and not _PATH.match(value)]
-    return frozenset(value for value in headers + env if len(value) >= MIN_SECRET)
+    for name, value in config.env.items():
+        if name not in public and (_SECRET_NAME.search(name) or not (_PATH.match(value) or _ORDINARY.fullmatch(value))):
+            found.append(value)
+    for before, argument in zip(["", *config.args], config.args, strict=False):
+        name, _, value = argument.partition("=")
+        if value and _SECRET_NAME.search(name):
+            found.append(value)
+        elif before.startswith("-") and "=" not in before and _SECRET_NAME.search(before):
+            found.append(argument)
+    for text in (config.url, *config.env.values(), *config.args):
+        found += _secrets_of_url(text[text.find("=") + 1 :] if text.startswith("-") else text)
+    return frozenset(value for value in found if len(value) >= MIN_SECRET)
+
+
+def _secrets_of_url(text: str) -> list[str]:
+    """The password of a URL, and its query fields that are named like secrets or look like keys, as written and
+    decoded; nothing of a text that is no URL."""
+    try:
+        url = urlsplit(text)
+        password = url.password
+    except ValueError:
+        return []
+    if not url.scheme or not url.netloc:
+        return []
+    fields = [field.partition("=") for field in url.query.split("&")]
+    raw = [value for name, _, value in fields if _SECRET_NAME.search(name) or not _ORDINARY.fullmatch(unquote(value))]
+    raw += [password] if password else []
+    return [form for value in raw for form in (value, unquote_plus(value), unquote(value))]
+
+
+def _beside(argument: str, folder: Path) -> str:
+    """`argument` with a relative path to something in `folder` made absolute: servers start elsewhere, in the sandbox.
+
+    A path that starts with a dot may lead to a folder too; a bare word is a path only where a file has this name.
+    """
+    option, sign, value = argument.rpartition("=") if argument.startswith("-") else ("", "", argument)
+    path = folder / value
+    dotted = value.startswith(("./", "../"))
+    if not value or value.startswith("-") or not (path.exists() if dotted else path.is_file()):
+        return argument
+    return f"{option}{sign}{os.path.normpath(path)}"
 
 
 def _load_entry(path: Path, top: str, name: str, entry: Json) -> ServerConfig:
@@ -199,7 +246,9 @@ def _load_entry(path: Path, top: str, name: str, entry: Json) -> ServerConfig:
         raise UserError(f"{path}: {where}.rise.allow: a remote server has no sandbox, so name the tools that may run")
     folder = path.resolve().parent
     update: dict[str, Json] = {"secrets": config.secrets | _secrets(config)}
-    if config.cwd and not config.cwd.startswith("/data"):
+    if not config.cwd:
+        update["args"] = [_beside(argument, folder) for argument in config.args]
+    elif not config.cwd.startswith("/data"):
         update["cwd"] = str(folder / config.cwd)
     if "/" in config.command and not config.command.startswith("~"):
         # Joined, not resolved: a venv's python is a link, and works only by its own name.
@@ -223,15 +272,37 @@ def _sandbox_paths(path: Path, options: Json) -> dict[str, Path]:
     return found
 
 
+def _parse(text: str) -> Json:
+    """JSON, or JSON as editors write it: with comments and commas before a closing bracket.
+
+    Raises `json.JSONDecodeError`, with the place in `text`.
+    """
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        bare = _COMMENT.sub(lambda match: match[1] or re.sub(r"[^\n]", " ", match[0]), text)
+        return json.loads(_COMMA.sub(lambda match: match[1] or " ", bare))
+
+
+def _is_off(entry: Json) -> bool:
+    """Whether an entry is switched off, by whichever of the usual words."""
+    return isinstance(entry, dict) and (
+        entry.get("disabled") is True or entry.get("enabled") is False or entry.get("isActive") is False
+    )
+
+
 def load_servers(path: Path) -> ServersFile:
     """Read and check a servers file.
 
     Top-level key `mcpServers` (Claude Desktop, Cursor) or `servers` (VS Code). `${VAR}` is filled in from the
-    environment. A relative `command` that holds a slash, `cwd`, and the sandbox paths start from the file's folder.
+    environment. A relative `command` that holds a slash, `cwd`, the sandbox paths, and without `cwd` what `args` name
+    there, start from the file's folder. Comments, commas before a closing bracket and a byte order mark are read over,
+    and entries that are off (`disabled`, `enabled: false`, `isActive: false`) are not looked at.
+
     Raises `UserError` for whatever is wrong with the file.
     """
     try:
-        document = json.loads(path.read_text("utf-8"))
+        document = _parse(path.read_text("utf-8-sig"))
     except OSError as error:
         raise UserError(f"{path}: expected a servers file that can be read, but: {error.strerror}") from None
     except UnicodeDecodeError:
@@ -243,8 +314,8 @@ def load_servers(path: Path) -> ServersFile:
     top = next((key for key in ("mcpServers", "servers") if isinstance(document, dict) and key in document), None)
     if top is None or not isinstance(document[top], dict) or not document[top]:
         raise UserError(f"{path}: expected an object `mcpServers` with at least one server, by name")
-    servers = [_load_entry(path, top, name, entry) for name, entry in document[top].items()]
-    servers = [server for server in servers if not server.disabled]
+    entries = {name: entry for name, entry in document[top].items() if not _is_off(entry)}
+    servers = [_load_entry(path, top, name, entry) for name, entry in entries.items()]
     if not servers:
         raise UserError(f"{path}: {top}: expected at least one server that is not disabled")
     return ServersFile(path=path, servers=servers, **_sandbox_paths(path, document.get("rise", {})))
