@@ -7,6 +7,7 @@ again does only what is missing, after `kill -9` too.
 import asyncio
 import os
 import platform
+import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, ExitStack
@@ -189,6 +190,7 @@ async def _make(run: Run, record: Path | None, replay: Path | None) -> None:
         with run.stage("servers") as progress:
             sets = min(MAX_WORKERS, os.cpu_count() or 1)
             run.pool = await start_pool(run.file, running, sets=sets, record=record, replay=replay, progress=progress)
+        _tell_left_out(run)
         _remember(run)
         fields = {entry.name: entry.rise.field for entry in run.file.servers}
         run.held_out = held_out_tools(run.config.hold_out, run.tools, fields)
@@ -200,12 +202,26 @@ async def _make(run: Run, record: Path | None, replay: Path | None) -> None:
     run.note(complete=True, counts=run.counts, seconds=run.seconds, **costs)
 
 
+def _tell_left_out(run: Run) -> None:
+    """Say which tools cannot be used, and why. Raises `UserError` where there is none that may be called."""
+    servers = run.pool[0]
+    for name, why in servers.unusable.items():
+        print(f"left out: {name}: {why}", file=sys.stderr, flush=True)
+    if not servers.tools:
+        raise UserError(
+            f"{run.file.path}: no tool may be called: of {len(servers.refused)} tools none is marked read-only "
+            "(`readOnlyHint`) or named in its server's `rise.allow`"
+            + (f", and {len(servers.unusable)} cannot be used." if servers.unusable else ".")
+        )
+
+
 def _remember(run: Run) -> None:
     """Note versions, licences and tool schemas in the manifest; refuse to go on where tools are not as at the start."""
     facts: dict[str, Json] = {
         "servers": run.pool[0].versions,
         "tools": {name: tool.schema_hash for name, tool in run.tools.items()},
         "isolation": run.pool[0].isolation,
+        "tools_left_out": run.pool[0].unusable,
     }
     for key in ("servers", "tools"):
         if key in run.manifest and run.manifest[key] != facts[key]:

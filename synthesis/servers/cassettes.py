@@ -86,6 +86,9 @@ class CassetteServers:
 
     tools: dict[str, Tool]
     """By full name, sorted; only tools that may run."""
+    refused: list[Tool]
+    unusable: dict[str, str]
+    """As the live servers have them; empty when they are replayed."""
     versions: dict[str, str]
     """Version string that each server reported."""
     isolation: str
@@ -95,6 +98,7 @@ class CassetteServers:
         """Opens and starts nothing yet."""
         self.path, self.file, self._live = path, file, live
         self.tools, self.versions, self.isolation = {}, {}, ""
+        self.refused, self.unusable = [], {}
         self._takes: dict[str, Take] = {}
         self._history = _History(file)
         self._times: Counter[str] = Counter()
@@ -108,6 +112,7 @@ class CassetteServers:
                 self._journal = stack.enter_context(Journal(self.path, Take))
                 self._takes = {take.id: take for take in self._journal}
                 self._list(await stack.enter_async_context(self._live))
+                self.refused, self.unusable = self._live.refused, self._live.unusable
             listing = self._listing()
             self.tools, self.versions, self.isolation = dict(listing.tools), listing.versions, listing.isolation
             self._stack = stack.pop_all()

@@ -37,6 +37,8 @@ class Servers:
     """By full name, sorted; only tools that may run."""
     refused: list[Tool]
     """What the servers listed besides: neither marked read-only nor allowed, or denied."""
+    unusable: dict[str, str]
+    """`SERVER: TOOL` of those that might run, but whose schemas say nothing that can be used, with the reason."""
     versions: dict[str, str]
     """Version string that each server reported."""
     start_seconds: dict[str, float]
@@ -48,7 +50,7 @@ class Servers:
         """Starts nothing yet."""
         self.file = file
         self.tools, self.refused, self.versions, self.isolation = {}, [], {}, ""
-        self.start_seconds = {}
+        self.start_seconds, self.unusable = {}, {}
         self._servers: dict[str, Server] = {}
         self._workspace: Workspace | None = None
 
@@ -116,6 +118,8 @@ class Servers:
         for tool in server.tools:
             if not server.may_run(tool):
                 self.refused.append(tool)
+            elif why := server.unusable(tool):
+                self.unusable[f"{config.name}: {tool.name}"] = why
             elif tool.full_name in self.tools:
                 raise UserError(f"{self.file.path}: {config.name}: two tools would both be called {tool.full_name}")
             else:

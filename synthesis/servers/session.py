@@ -26,6 +26,8 @@ CONNECTION_CLOSED, REQUEST_TIMEOUT = -32000, -32001
 PING_S = 2.0
 """Seconds that a server gets for a ping after a call that took too long."""
 MAX_PAGES = 100
+NO_SCHEMA = "x-no-schema"
+"""Stands in the input schema of a tool that was listed without one."""
 
 
 class DeathError(Exception):
@@ -77,6 +79,19 @@ async def _transport(launch: Launch) -> AsyncIterator[Any]:
             streamable_http_client(config.url, http_client=http) as streams,
         ):
             yield streams
+
+
+def _readable(tool: Json) -> dict[str, Json]:
+    """What there is to know of a listed tool, and nothing that the SDK cannot read."""
+    tool = tool if isinstance(tool, dict) else {}
+    kept: dict[str, Json] = {key: tool[key] for key in ("name", "description") if isinstance(tool.get(key), str)}
+    hints = tool.get("annotations")
+    read_only = isinstance(hints, dict) and hints.get("readOnlyHint") is True
+    given = tool.get("inputSchema")
+    schema = given if isinstance(given, dict) else {NO_SCHEMA: True}
+    output = tool.get("outputSchema")
+    kept |= {"outputSchema": output} if isinstance(output, dict) else {}
+    return {"name": "", **kept, "inputSchema": schema, "annotations": {"readOnlyHint": read_only}}
 
 
 def _root_cause(error: BaseException) -> BaseException:
@@ -207,13 +222,34 @@ class Connection:
         cursor: str | None = None
         found: list[ListedTool] = []
         for _page in range(MAX_PAGES):
-            listed = await client.list_tools(cursor=cursor, cache_mode="bypass")
-            found += listed.tools
-            cursor = listed.next_cursor
-            if not cursor:
+            page, cursor = await self._page(client, cursor)
+            found += page
+            if cursor is None:
                 self.tools = found
                 return
         raise DeathError(f"its tool list does not end within {MAX_PAGES} pages")
+
+    @staticmethod
+    async def _page(client: "Client", cursor: str | None) -> "tuple[list[ListedTool], str | None]":
+        """One page of the tool list and the cursor of the next, which is opaque: an empty one is one too.
+
+        The SDK refuses a whole list for one tool whose schema it does not understand, so the answer is taken before it
+        is judged, and of each tool what can be read is read. Output schemas are kept from the
+        SDK, which would fetch what they refer to; `synthesis.calls.verdicts` judges by them.
+        """
+        from mcp_types import ListToolsResult
+        from mcp_types import Tool as ListedTool
+
+        parameters = {} if cursor is None else {"cursor": cursor}
+        raw = await client.session._dispatcher.send_raw_request("tools/list", parameters, {})
+        tools = raw.get("tools")
+        if not isinstance(tools, list):
+            raise DeathError("its tool list has no `tools`")
+        read = [ListedTool.model_validate(_readable(tool), by_name=False) for tool in tools]
+        known = [tool.model_copy(update={"output_schema": None}) for tool in read]
+        client.session._absorb_tool_listing(ListToolsResult(tools=known), complete=False)
+        following = raw.get("nextCursor")
+        return read, following if isinstance(following, str) and following != cursor else None
 
     async def _carry_out(self, client: "Client", job: _Job) -> None:
         """Do one job; leaves by an exception, which ends this life, when the server is lost."""

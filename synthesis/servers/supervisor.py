@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from synthesis.errors import UserError
 from synthesis.records import Tool, ToolResult
+from synthesis.schemas import fault
 from synthesis.servers.mcp_config import ServerConfig
 from synthesis.servers.sandbox import confine, probe
 from synthesis.servers.scrub import scrub
-from synthesis.servers.session import CallError, Connection, DeathError, LateError, Launch
+from synthesis.servers.session import NO_SCHEMA, CallError, Connection, DeathError, LateError, Launch
 from synthesis.servers.workspace import Workspace, map_strings
 
 if TYPE_CHECKING:
@@ -168,6 +169,19 @@ class Server:
         allowed = tool.read_only or options.allow == "all" or tool.name in options.allow
         return allowed and tool.name not in options.deny
 
+    @staticmethod
+    def unusable(tool: Tool) -> str:
+        """Why nothing can be called by what the server says of the tool, in one sentence; empty where it can."""
+        if not tool.name:
+            return "it has no name"
+        if NO_SCHEMA in tool.input_schema:
+            return "it has no input schema"
+        if said := fault(tool.input_schema):
+            return said
+        if tool.input_schema.get("type") != "object":
+            return "its input schema does not say `type: object`"
+        return ""
+
     async def _attempt(self, tool: Tool, arguments: dict[str, Json]) -> ToolResult:
         """One try. Raises `LateError` and `DeathError`, for which another call may be to blame."""
         connection = await self._running()
@@ -234,17 +248,18 @@ class Server:
         for listed in connection.tools:
             if self._clean(listed.name) != listed.name:
                 raise self._complaint(f"lists a tool whose name hides something: {self._clean(listed.name)}")
-        return [
-            Tool(
+        found = {}
+        for listed in connection.tools:
+            output = self.outward(listed.output_schema)
+            found[listed.name] = Tool(
                 server=self.config.name,
                 name=listed.name,
                 description=self.outward(listed.description or ""),
                 input_schema=self.outward(listed.input_schema),
-                output_schema=self.outward(listed.output_schema),
+                output_schema=None if output is None or fault(output) else output,
                 read_only=bool(listed.annotations and listed.annotations.read_only_hint),
             )
-            for listed in connection.tools
-        ]
+        return list(found.values())
 
     def _compare(self, connection: Connection) -> None:
         """Raise `UserError` where the tools that may run are not those of the first start any more."""

@@ -1,9 +1,23 @@
 """Reading a tool's JSON schema."""
 
+from typing import Any
+
+import pytest
 from fakes import TOOLS
 
+from synthesis.authors.offline.guesses import samples
 from synthesis.records import Tool
-from synthesis.schemas import accepts, arguments_fault, in_order, properties, required, resolved, schema_of, type_of
+from synthesis.schemas import (
+    accepts,
+    arguments_fault,
+    fault,
+    in_order,
+    properties,
+    required,
+    resolved,
+    schema_of,
+    type_of,
+)
 
 TOOL = TOOLS["weather__get_forecast"]
 
@@ -55,3 +69,48 @@ def test_the_declared_type_is_read_through_references_and_alternatives() -> None
     assert resolved(schema_of(tool, "a"), schema) == {"type": "number", "description": "of a"}
     assert type_of(resolved({"oneOf": [{"type": "null"}, {"type": ["null", "integer"]}]}, schema)) == "integer"
     assert type_of({}) == "string"
+
+
+USABLE: dict[str, dict[str, Any]] = {
+    "true": {"a": True},
+    "into properties": {"a": {"type": "string"}, "b": {"$ref": "#/properties/a"}},
+    "escaped": {"a/b": {"type": "string"}, "b": {"$ref": "#/properties/a~1b"}},
+    "tuple of draft 7": {"a": {"type": "array", "items": [{"type": "number"}, {"type": "string"}], "minItems": 2}},
+    "tuple": {"a": {"type": "array", "prefixItems": [{"type": "number"}, {"type": "string"}], "minItems": 2}},
+    "any items": {"a": {"type": "array", "items": True}},
+    "alternatives": {"a": {"anyOf": [True, {"type": "null"}]}},
+}
+
+
+@pytest.mark.parametrize("members", USABLE.values(), ids=USABLE)
+def test_what_can_be_read_is_used(members: dict[str, Any]) -> None:
+    schema = {"type": "object", "properties": members}
+    assert fault(schema) == ""
+    odd = Tool(server="s", name="t", input_schema=schema)
+    for name in members:
+        values = samples(name, schema_of(odd, name), schema)
+        assert values
+        assert all(accepts(odd, name, value) for value in values)
+
+
+UNUSABLE: dict[str, tuple[Any, str]] = {
+    "remote": ({"properties": {"a": {"$ref": "http://127.0.0.1:9/x"}}}, "nothing is fetched"),
+    "remote, below": ({"$defs": {"b": {"anyOf": [{"$ref": "other.json#/x"}]}}}, "nothing is fetched"),
+    "nowhere": ({"properties": {"a": {"$ref": "#/$defs/none"}}}, "which is not in it"),
+    "itself": ({"properties": {"a": {"$ref": "#/properties/b"}, "b": {"$ref": "#/properties/a"}}}, "to itself"),
+    "unknown type": ({"properties": {"a": {"type": "int"}}}, "no JSON schema at properties/a/type"),
+    "null": ({"properties": {"a": {}}, "required": None}, "no JSON schema at required"),
+    "pattern": ({"properties": {"a": {"type": "string", "pattern": "^\\p{L}+$"}}}, "pattern"),
+    "pattern of names": ({"patternProperties": {"(?<y>a)": {}}}, "(?<y>a)"),
+    "wrong for its draft": (
+        {"$schema": "https://json-schema.org/draft/2020-12/schema", "properties": {"a": {"items": [{}]}}},
+        "properties/a/items",
+    ),
+    "no object": ([], "no object"),
+}
+
+
+@pytest.mark.parametrize(("schema", "said"), UNUSABLE.values(), ids=UNUSABLE)
+def test_what_cannot_be_read_is_told_in_a_sentence(schema: Any, said: str) -> None:
+    assert said in fault(schema)
+    assert "\n" not in fault(schema)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from jsonschema.exceptions import SchemaError
 
 from synthesis.records import Json, Tool
-from synthesis.schemas import Schema, properties, required, resolved, type_of, validator
+from synthesis.schemas import Schema, items, properties, required, resolved, type_of, validator
 from synthesis.servers.workspace import LOGICAL
 from synthesis.text.equality import canonical
 from synthesis.text.lexicon import lexicon
@@ -120,9 +120,15 @@ def _small(name: str) -> list[Json]:
 
 
 def _lists(name: str, schema: Schema, root: Schema, world: World, depth: int) -> list[Json]:
-    inner = {"description": schema.get("description", ""), **schema.get("items", {})}
+    if depth >= DEEPEST:
+        return []
     single = name[:-3] + "y" if name.endswith("ies") else name.removesuffix("s")
-    parts = samples(single, inner, root, world, depth + 1) if depth < DEEPEST else []
+    said = {"description": schema.get("description", "")}
+    pools = [samples(single, {**said, **part}, root, world, depth + 1) for part in items(schema)]
+    if len(pools) > 1:
+        count = min(MOST, max(map(len, pools))) if all(pools) else 0
+        return [[pool[(i + j) % len(pool)] for j, pool in enumerate(pools)] for i in range(count)]
+    (parts,) = pools
     least = max(1, int(schema.get("minItems", 1)))
     sizes = [size for size in (least, least + 1, least + 2) if size <= len(parts)]
     return [parts[start : start + size] for size in sizes for start in range(len(parts) - size + 1)][:MOST]

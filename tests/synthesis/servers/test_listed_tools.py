@@ -1,0 +1,72 @@
+"""Tools as strangers list them: what can be read is used, the rest is left out by name, and no run ends by it."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from broken import HERE
+
+from synthesis import pipeline
+from synthesis.errors import UserError
+from synthesis.pipeline import synthesize
+
+LISTING = HERE / "faulty" / "listing.py"
+WORDS = {"type": "string", "description": "For example 'Emma', 'Dune', 'Kim' or 'Molloy'"}
+
+
+def tool(name: str, schema: Any, **more: Any) -> dict[str, Any]:
+    listed = {"name": name, "description": f"Find {name}.", "annotations": {"readOnlyHint": True}}
+    return listed | {"inputSchema": schema} | more
+
+
+def about(members: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "object", "properties": {"title": WORDS, **members}, "required": ["title", *members]}
+
+
+GOOD = {
+    "plain": about({}),
+    "anything": about({"force": True}),
+    "dates": about({"start": {"type": "string", "format": "date"}, "end": {"$ref": "#/properties/start"}}),
+    "pair": about({"at": {"type": "array", "items": [{"type": "number"}, {"type": "number"}], "minItems": 2}}),
+}
+BAD = {
+    "no_type": {"anyOf": [about({})]},
+    "kind": about({"count": {"type": "int"}}),
+    "fetched": about({"more": {"$ref": "http://127.0.0.1:9/schema"}}),
+    "letters": about({"code": {"type": "string", "pattern": "^\\p{L}+$"}}),
+    "null": {"type": "object", "properties": {}, "required": None},
+    "circle": about({"a": {"$ref": "#/properties/a"}}),
+    "text": "no schema at all",
+}
+
+
+def servers(folder: Path, tools: list[dict[str, Any]]) -> Path:
+    (folder / "tools.json").write_text(json.dumps(tools))
+    entry = {"command": sys.executable, "args": [str(LISTING), "tools.json"], "rise": {"state": "none"}}
+    path = folder / "mcp.json"
+    path.write_text(json.dumps({"mcpServers": {"odd": entry}}))
+    return path
+
+
+def test_odd_tools_over_many_pages_are_used_or_left_out_by_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline, "MAX_WORKERS", 1)
+    odd_answer = {"outputSchema": {"type": "object", "properties": {"x": {"$ref": "http://127.0.0.1:9/out"}}}}
+    tools = [tool(name, schema) for name, schema in (GOOD | BAD).items()] + [tool("answers", about({}), **odd_answer)]
+    tools += [{"name": 3}, tool("plain", about({}))]
+    synthesize(servers(tmp_path, tools), tmp_path / "run", positives=12, negatives=2, per_tool=3)
+    called = {json.loads(line)["tool"] for line in (tmp_path / "run" / "primitives.jsonl").read_text().splitlines()}
+    assert called == {f"odd__{name}" for name in [*GOOD, "answers"]}
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("left out: ")]
+    assert [line.split(": ")[2] for line in said] == list(BAD)
+    left_out = json.loads((tmp_path / "run" / "manifest.json").read_text())["tools_left_out"]
+    assert [f"left out: {name}: {why}" for name, why in left_out.items()] == said
+
+
+def test_where_no_tool_may_be_called_the_run_says_what_to_set(tmp_path: Path) -> None:
+    path = servers(tmp_path, [tool("plain", about({}), annotations={}), tool("other", about({}), annotations={})])
+    with pytest.raises(UserError, match=r"no tool may be called: of 2 tools none is marked.*`rise\.allow`"):
+        synthesize(path, tmp_path / "run")
