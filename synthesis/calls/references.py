@@ -53,7 +53,7 @@ def _typed(tool: Tool, name: str, text: str) -> Json:
         return text
     try:
         value = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text
     return value if accepts(tool, name, value) else text
 

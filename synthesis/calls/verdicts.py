@@ -76,7 +76,7 @@ def _parse(text: str) -> Json:
     """The text as JSON where it is an object or a list, else the plain text (a JSON string is unwrapped)."""
     try:
         body = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text
     return body if isinstance(body, (dict, list, str)) else text
 
@@ -97,11 +97,14 @@ def _compiled() -> list[tuple[str, re.Pattern[str]]]:
 
 def _body_failure(body: Json) -> str:
     """Look for failure fields at any depth: a batch reports the failure of one item inside a success."""
-    if isinstance(body, list):
-        return next((reason for item in body if (reason := _body_failure(item))), "")
-    if not isinstance(body, dict):
-        return ""
-    return _field_failure(body) or next((reason for item in body.values() if (reason := _body_failure(item))), "")
+    level = [body]
+    while level:
+        objects = [item for item in level if isinstance(item, dict)]
+        if reason := next(filter(None, map(_field_failure, objects)), ""):
+            return reason
+        lists = [item for item in level if isinstance(item, list)] + [list(item.values()) for item in objects]
+        level = [part for parts in lists for part in parts]
+    return ""
 
 
 def _field_failure(body: dict[str, Json]) -> str:

@@ -7,19 +7,17 @@ import re
 import shutil
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import Any, TextIO
 
 from synthesis.errors import UserError
 from synthesis.records import Tool, ToolResult
-from synthesis.schemas import fault
+from synthesis.schemas import answer_fault, fault
 from synthesis.servers.mcp_config import ServerConfig
+from synthesis.servers.result_text import result_text, structured
 from synthesis.servers.sandbox import confine, probe
 from synthesis.servers.scrub import scrub
 from synthesis.servers.session import NO_SCHEMA, CallError, Connection, DeathError, LateError, Launch
 from synthesis.servers.workspace import Workspace, map_strings
-
-if TYPE_CHECKING:
-    from mcp_types import CallToolResult
 
 Json = Any
 MAX_DEATHS = 10
@@ -29,21 +27,6 @@ SIDE_BY_SIDE = 8
 TAIL_CHARS = 800
 _DOWNLOADER = re.compile(r"(^|/)(uvx?|npx?|pnpx?|bunx?|pipx|docker)$")
 _OLD_SDK = re.compile(r"No module named 'mcp\.server\.fastmcp|McpError|'Server' object has no attribute 'list_tools'")
-
-
-def _text(result: "CallToolResult") -> str:
-    """The blocks of a result as one text; what is not text is named by its kind."""
-    parts = []
-    for block in result.content:
-        if block.type == "text":
-            parts.append(block.text)
-        elif block.type == "resource":
-            parts.append(getattr(block.resource, "text", f"[resource {block.resource.uri}]"))
-        elif block.type == "resource_link":
-            parts.append(f"[resource {block.uri}]")
-        else:
-            parts.append(f"[{block.type} {block.mime_type}]")
-    return "\n".join(parts)
 
 
 def _blank(match: re.Match[str]) -> str:
@@ -200,9 +183,11 @@ class Server:
         if connection.stale:
             await connection.relist()
             self._compare(connection)
-        structured = map_strings(result.structured_content, self._clean)
+        data = map_strings(structured(result), self._clean)
+        if data is not None and not result.is_error and (why := answer_fault(tool, data)):
+            return self._failed(CallError(f"the result is not valid: {why}"))
         return ToolResult(
-            text=self._clean(_text(result)), is_error=bool(result.is_error), structured=structured, latency_ms=latency
+            text=self._clean(result_text(result)), is_error=bool(result.is_error), structured=data, latency_ms=latency
         )
 
     def _failed(self, failure: DeathError | CallError) -> ToolResult:
