@@ -57,8 +57,15 @@ class Tool(Record):
 
     @property
     def full_name(self) -> str:
-        """The name the model sees: unique over servers, and allowed by the OpenAI rule (letters, digits, `_`, `-`)."""
-        return re.sub(r"[^A-Za-z0-9_-]", "_", f"{self.server}__{self.name}")[:64]
+        """The name the model sees: unique over servers, and allowed by the OpenAI rule (letters, digits, `_`, `-`).
+
+        A name that the rule would leave no sense in, or that is longer than 64 characters, ends with its hash.
+        """
+        whole = f"{self.server}__{self.name}"
+        allowed = re.sub(r"[^A-Za-z0-9_-]", "_", whole)
+        if whole.isascii() and len(allowed) <= 64:
+            return allowed
+        return f"{re.sub('__+', '__', allowed)[:55].rstrip('_')}_{digest(whole)[:8]}"
 
     @property
     def schema_hash(self) -> str:

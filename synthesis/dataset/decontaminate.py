@@ -118,7 +118,7 @@ def read(path: Path) -> Json:
     except ValueError:
         pass
     try:
-        return [json.loads(line) for line in text.splitlines() if line.strip()]
+        return [json.loads(line) for line in text.split("\n") if line.strip()]
     except ValueError as error:
         raise UserError(f"{path}: expected JSON or JSON lines ({error}).") from error
 

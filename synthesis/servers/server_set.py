@@ -121,7 +121,7 @@ class Servers:
             elif why := server.unusable(tool):
                 self.unusable[f"{config.name}: {tool.name}"] = why
             elif tool.full_name in self.tools:
-                raise UserError(f"{self.file.path}: {config.name}: two tools would both be called {tool.full_name}")
+                self.unusable[f"{config.name}: {tool.name}"] = f"another tool is called {tool.full_name} already"
             else:
                 self.tools[tool.full_name] = tool
 

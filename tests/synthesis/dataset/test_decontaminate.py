@@ -29,6 +29,7 @@ def request(stored: Stored, split: str, number: int) -> str:
     ("name", "form"),
     [
         ("a.json", lambda text: json.dumps({"data": [{"turns": [[{"role": "user", "content": text}]]}]})),
+        ("lines.jsonl", lambda text: '{"query": "one line\u2028of\u0085five words"}\n' + json.dumps([text])),
         ("b.jsonl", lambda text: json.dumps({"query": "something else of five words"}) + "\n\n" + json.dumps([text])),
         ("c.json", lambda text: json.dumps({"question": text}) + "\n" + json.dumps({"question": "no"})),
     ],

@@ -1,6 +1,7 @@
 """Tools as strangers list them: what can be read is used, the rest is left out by name, and no run ends by it."""
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -56,12 +57,17 @@ def test_odd_tools_over_many_pages_are_used_or_left_out_by_name(
     monkeypatch.setattr(pipeline, "MAX_WORKERS", 1)
     odd_answer = {"outputSchema": {"type": "object", "properties": {"x": {"$ref": "http://127.0.0.1:9/out"}}}}
     tools = [tool(name, schema) for name, schema in (GOOD | BAD).items()] + [tool("answers", about({}), **odd_answer)]
-    tools += [{"name": 3}, tool("plain", about({}))]
+    named = [
+        tool(name, about({})) for name in ("查询天气", "查询新闻", "a.b", "a_b", "long" * 20 + "1", "long" * 20 + "2")
+    ]
+    tools += [{"name": 3}, tool("plain", about({})), *named]
     synthesize(servers(tmp_path, tools), tmp_path / "run", positives=12, negatives=2, per_tool=3)
     called = {json.loads(line)["tool"] for line in (tmp_path / "run" / "primitives.jsonl").read_text().splitlines()}
-    assert called == {f"odd__{name}" for name in [*GOOD, "answers"]}
+    assert called > {f"odd__{name}" for name in [*GOOD, "answers", "a_b"]}
+    assert len(called) == len(GOOD) + 1 + 5, "each name is one tool's; of a.b and a_b the second is left out"
+    assert all(re.fullmatch(r"[A-Za-z0-9_-]{1,64}", name) for name in called)
     said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("left out: ")]
-    assert [line.split(": ")[2] for line in said] == list(BAD)
+    assert [line.split(": ")[2] for line in said] == [*BAD, "a_b"]
     left_out = json.loads((tmp_path / "run" / "manifest.json").read_text())["tools_left_out"]
     assert [f"left out: {name}: {why}" for name, why in left_out.items()] == said
 
