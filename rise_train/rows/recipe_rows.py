@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from eval.rollouts.decisions import level
 from rise_train.rows.file_hash import hash_files
+from rise_train.rows.row_schema import read_rows
 from synthesis.errors import UserError
 from synthesis.seeds import digest, seeded
 
@@ -99,7 +100,7 @@ def read_split(dataset: Path, table: str, split: str) -> list[Row]:
     lacking = wanted - set(splits[split].column_names)
     if lacking:
         raise UserError(f"{dataset / table}: column {sorted(lacking)[0]!r} is missing from split {split!r}")
-    return list(splits[split])
+    return read_rows(list(splits[split]), table, f"{dataset / table}, split {split!r}")
 
 
 def hash_parts(data_args: Any, table: str, validates: bool) -> str:

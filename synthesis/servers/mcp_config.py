@@ -17,7 +17,7 @@ Json = Any
 _INNOCENT = {"EDITOR", "PAGER", "PATH", "PYTHONUNBUFFERED", "SHELL"}
 """Variables whose literal values are never secrets, whatever they look like."""
 _SECRET_NAME = re.compile(
-    r"(?i)(?:^|[^a-z])(?:api[-_]?)?(?:key|apikey|accesskey|token|secret|pass|passwd|password|passphrase|pwd|pat|auth|"
+    r"(?i)(?:^|[^a-z])(?:api[-_]?)?(?:key|apikey|accesskey|token|secret|pass|passwd|password|passphrase|pwd|pin|passcode|pat|auth|"
     r"authorization|bearer|cred|creds|credential|credentials|cookie|session|signature|sig)(?:s?$|[^a-z])"
     r"|(?<=[a-z])(?:Key|Token|Secret|Password|Credential)"
 )
