@@ -17,8 +17,8 @@ from synthesis.records import Tool, ToolResult
 from synthesis.servers.mcp_config import RiseOptions, ServerConfig, ServersFile, load_servers
 from synthesis.servers.sandbox import probe
 from synthesis.servers.scrub import MAX_CHARS
-from synthesis.servers.stdio_transport import MAX_MESSAGE
 from synthesis.servers.supervisor import Server
+from synthesis.servers.transports.stdio import MAX_MESSAGE
 from synthesis.servers.workspace import Workspace
 
 __all__ = ["RiseOptions", "ServerConfig", "Servers", "ServersFile", "load_servers"]

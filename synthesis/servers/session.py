@@ -13,12 +13,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TextIO
 
 from synthesis.servers.mcp_config import ServerConfig
-from synthesis.servers.stdio_transport import connect
+from synthesis.servers.transports.stdio import connect
 
 if TYPE_CHECKING:
     from mcp import Client
     from mcp_types import CallToolResult
     from mcp_types import Tool as ListedTool
+
+    from synthesis.servers.transports.http import PatientTransport
 
 Json = Any
 CONNECTION_CLOSED, REQUEST_TIMEOUT = -32000, -32001
@@ -60,24 +62,16 @@ class _Job:
 
 
 @contextlib.asynccontextmanager
-async def _transport(launch: Launch) -> AsyncIterator[Any]:
-    """The SDK's transport for the entry: a process, streamable HTTP, or the older SSE (`"type": "sse"`)."""
-    from mcp.client.sse import sse_client
-    from mcp.client.streamable_http import streamable_http_client
-    from mcp.shared._httpx_utils import create_mcp_http_client
+async def _transport(launch: Launch, patient: "PatientTransport") -> AsyncIterator[Any]:
+    """The SDK's streams for the entry."""
+    from synthesis.servers.transports import http
 
     config = launch.config
     if config.command:
         async with connect(launch.command, launch.env, launch.cwd, launch.stderr) as streams:
             yield streams
-    elif config.type == "sse":
-        async with sse_client(config.url, headers=config.headers) as streams:
-            yield streams
     else:
-        async with (
-            create_mcp_http_client(headers=config.headers) as http,
-            streamable_http_client(config.url, http_client=http) as streams,
-        ):
+        async with http.connect(config.url, config.type, config.headers, patient) as streams:
             yield streams
 
 
@@ -111,6 +105,7 @@ class Connection:
         self._owner: asyncio.Task[None] | None = None
         self._waiting: set[asyncio.Future[Any]] = set()
         self._busy = 0
+        self._patient: PatientTransport | None = None
         self.tools: list[ListedTool] = []
         """As they were listed last."""
         self.version = ""
@@ -118,6 +113,11 @@ class Connection:
         """Closed because nobody called it for `rise.idle_s`."""
         self.stale = False
         """The server has said that its tool list changed; `relist` reads it again."""
+
+    @property
+    def forgotten(self) -> bool:
+        """A remote server has lost the session and asks for a new one: its standard says to begin one."""
+        return self._patient is not None and self._patient.forgotten
 
     async def start(self) -> None:
         """Start the server and list its tools. Raises `DeathError` when that fails or takes more than `startup_s`."""
@@ -193,7 +193,10 @@ class Connection:
         """The owner task: context, listing, then jobs until `None` comes, nobody calls, or the server is lost."""
         from mcp import Client
 
-        async with Client(_transport(self._launch), mode="legacy", message_handler=self._hear) as client:
+        from synthesis.servers.transports.http import PatientTransport
+
+        self._patient = PatientTransport()
+        async with Client(_transport(self._launch, self._patient), mode="legacy", message_handler=self._hear) as client:
             self.version = client.server_info.version if client.server_info else ""
             await self._list(client)
             self._ready.set_result(None)
@@ -282,6 +285,10 @@ class Connection:
         try:
             result = await client.call_tool(name, arguments, read_timeout_seconds=limit)
         except MCPError as error:
+            if self.forgotten:
+                raise DeathError("it has lost the session") from None
+            if self._patient is not None and (trouble := self._patient.trouble):
+                raise DeathError(f"it cannot be reached: {trouble}") from None
             if error.code != REQUEST_TIMEOUT:
                 raise
             await self._check_alive(client, limit)

@@ -165,14 +165,21 @@ class Server:
             return "its input schema does not say `type: object`"
         return ""
 
-    async def _attempt(self, tool: Tool, arguments: dict[str, Json]) -> ToolResult:
-        """One try. Raises `LateError` and `DeathError`, for which another call may be to blame."""
+    async def _attempt(self, tool: Tool, arguments: dict[str, Json], again: bool = False) -> ToolResult:
+        """One try. Raises `LateError` and `DeathError`, for which another call may be to blame.
+
+        A call that a remote server refused because it had lost the session is made once more, in a new one.
+        """
         connection = await self._running()
         self._touched = True
         inner = arguments if self.config.url else self._workspace.inward(arguments)
         try:
             result, latency = await connection.call(tool.name, inner)
         except DeathError as death:
+            if connection.forgotten and not again:
+                if self._connection is connection:
+                    await self.close()
+                return await self._attempt(tool, arguments, again=True)
             await self._bury(connection, f"died in a call of {tool.name}: {death}")
             raise
         except LateError:

@@ -18,12 +18,12 @@ needs_landlock = pytest.mark.skipif(not probe().landlock, reason="the kernel has
 
 
 @contextmanager
-def remote():
-    """A real HTTP server in a process of its own, killed at the end."""
+def remote(script="remote.py", *arguments):
+    """An HTTP server in a process of its own, killed at the end."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     process = subprocess.Popen(
-        [sys.executable, str(HERE / "faulty" / "remote.py"), str(port)], stderr=subprocess.DEVNULL
+        [sys.executable, str(HERE / "faulty" / script), str(port), *arguments], stderr=subprocess.DEVNULL
     )
     try:
         deadline = time.monotonic() + 20

@@ -1,0 +1,1 @@
+"""How a server is reached: as a process, or over HTTP."""

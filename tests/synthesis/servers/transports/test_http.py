@@ -1,0 +1,73 @@
+"""Trouble on the way to a remote server is waited out, and never becomes an answer, a verdict or a label."""
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from broken import remote
+
+from synthesis import pipeline
+from synthesis.pipeline import synthesize
+from synthesis.records import ToolResult
+from synthesis.servers.server_set import Servers, load_servers
+from synthesis.servers.transports import http
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "WAITS_S", (0.01, 0.01, 0.01))
+
+
+def servers(folder: Path, port: int) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "mcp.json"
+    path.write_text(json.dumps({"mcpServers": {"g": {"url": f"http://127.0.0.1:{port}/mcp"}}}))
+    return path
+
+
+def called(folder: Path, faults: str, count: int) -> list[ToolResult]:
+    """What so many calls of `count` gave, one after the other."""
+
+    async def main(port: int) -> list[ToolResult]:
+        async with Servers(load_servers(servers(folder, port))) as running:
+            return [await running.call("g__count", {}) for _ in range(count)]
+
+    with remote("gateway.py", faults) as (port, _process):
+        return asyncio.run(main(port))
+
+
+@pytest.mark.parametrize("fault", ["lost", "429", "502", "503", "504", "408"])
+def test_what_passes_is_waited_out(tmp_path: Path, fault: str) -> None:
+    results = called(tmp_path, f"ok,{fault}", 4)
+    assert [result.text for result in results] == ["1", "2", "3", "4"]
+    assert not any(result.is_error for result in results)
+
+
+@pytest.mark.parametrize("fault", ["503", "500", "lost,lost"])
+def test_what_stays_is_no_answer_of_the_tool(tmp_path: Path, fault: str) -> None:
+    first, failed = called(tmp_path, f"ok,{','.join([fault] * 8)}", 2)
+    assert first.text == "1"
+    assert failed.down
+    assert "HTTP status" in failed.text or "lost the session" in failed.text
+
+
+@pytest.mark.parametrize(
+    ("asked", "seconds"), [("3", 3.0), ("900", 15.0), ("", 0.5), ("soon", 0.5), ("Wed, 21 Oct 2015 07:28:00 GMT", 0.0)]
+)
+def test_a_server_says_how_long_to_wait(asked: str, seconds: float) -> None:
+    assert http._asked_for({"retry-after": asked}, 0.5) == seconds
+
+
+def test_the_data_does_not_depend_on_trouble_on_the_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline, "MAX_WORKERS", 1)
+    wanted: dict[str, Any] = {"positives": 10, "negatives": 3, "per_tool": 4}
+    found = []
+    for name, faults in (("quiet", "ok"), ("bad", "ok,ok,503,ok,lost,ok,429,502,ok,ok,ok,504,lost")):
+        with remote("gateway.py", faults) as (port, _process):
+            synthesize(servers(tmp_path / name, port), tmp_path / name / "run", **wanted)
+        lines = (tmp_path / name / "run" / "negatives.jsonl").read_text().splitlines()
+        found.append(sorted((row["id"], row["executed"]) for row in map(json.loads, lines)))
+    assert found[0] == found[1]
+    assert len(found[0]) > 20
