@@ -1,5 +1,6 @@
 """The throw-away folder that all servers share, seen by the data as `/data`, and the way back to its first state."""
 
+import contextlib
 import os
 import posixpath
 import re
@@ -7,7 +8,7 @@ import shutil
 import stat
 import subprocess
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,7 @@ class Workspace:
         if self._template is None:
             self.data.mkdir()
         else:
-            shutil.copytree(self._template, self.data, symlinks=True)
+            shutil.copytree(self._template, self.data, symlinks=True, ignore=_special)
         for path in [self.data, *map(self.data.joinpath, _stamps(self.data))]:
             if not path.is_symlink():
                 path.chmod(path.stat().st_mode | stat.S_IRUSR | stat.S_IWUSR)
@@ -95,7 +96,7 @@ class Workspace:
         self._contents.clear()
         for name in _stamps(self.data):
             os.utime(self.data / name, ns=(EPOCH_NS, EPOCH_NS), follow_symlinks=False)
-        shutil.copytree(self.data, self._pristine, symlinks=True)
+        shutil.copytree(self.data, self._pristine, symlinks=True, ignore=_special)
         self._stamps = _stamps(self.data)
 
     def _run_setup(self, setup: Path) -> None:
@@ -186,12 +187,26 @@ class Workspace:
         if self._is_folder(path):
             target.mkdir(exist_ok=True)
             shutil.copystat(source, target)
-        elif not os.path.lexists(target):
+        elif os.path.lexists(source) and not os.path.lexists(target):
             shutil.copy2(source, target, follow_symlinks=False)
 
 
 def _home(private: dict[str, Path]) -> dict[str, str]:
     return {"HOME": str(private["home"]), "TMPDIR": str(private["tmp"])}
+
+
+def _special(folder: str, names: Sequence[str]) -> set[str]:
+    """Pipes, sockets and devices: what cannot be copied."""
+    modes = {name: os.lstat(os.path.join(folder, name)).st_mode for name in names}
+    return {n for n, mode in modes.items() if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode) or stat.S_ISLNK(mode))}
+
+
+def _entries(folder: str) -> Iterator[tuple[os.DirEntry[str], os.stat_result]]:
+    """What is in a folder, without what a server removes meanwhile."""
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        for entry in os.scandir(folder):
+            with contextlib.suppress(FileNotFoundError):
+                yield entry, entry.stat(follow_symlinks=False)
 
 
 def _stamps(root: Path) -> dict[str, _Stamp]:
@@ -203,8 +218,7 @@ def _stamps(root: Path) -> dict[str, _Stamp]:
     start = len(str(root)) + 1
     pending = [str(root)]
     while pending:
-        for entry in os.scandir(pending.pop()):
-            status = entry.stat(follow_symlinks=False)
+        for entry, status in _entries(pending.pop()):
             stamp: _Stamp = (status.st_mode,)
             if entry.is_dir(follow_symlinks=False):
                 if status.st_mode & stat.S_IRWXU != stat.S_IRWXU:
