@@ -78,6 +78,10 @@ class Tool(Record):
         return {"type": "function", "function": function}
 
 
+TRIES = 3
+"""How often what rests on a call is tried, from a clean sandbox, while its server gives no answer."""
+
+
 class ToolResult(Record):
     """What a server answered to one call. `text` has the sandbox path replaced by the logical one, `/data`."""
 
@@ -86,7 +90,8 @@ class ToolResult(Record):
     structured: Json = None
     latency_ms: float = 0.0
     down: bool = False
-    """The server died in this call, or did not start for it: nothing is known about the call itself."""
+    """The server died in this call, did not start for it, or gave no answer in time: nothing is known about the call
+    itself, so it gets no verdict before it was tried `TRIES` times."""
 
 
 class Primitive(Record):

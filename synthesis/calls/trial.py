@@ -8,7 +8,7 @@ from synthesis.calls.candidates import candidate_id
 from synthesis.calls.protocol import Policy, Runner
 from synthesis.calls.references import UnresolvedError, fill, has_reference, resolve, with_feeds
 from synthesis.calls.verdicts import judge
-from synthesis.records import Json, Primitive, Tool, ToolResult
+from synthesis.records import TRIES, Json, Primitive, Tool, ToolResult
 from synthesis.schemas import arguments_fault
 
 
@@ -20,6 +20,8 @@ class Trial:
         self.tool = servers.tools[candidate.tool]
         calls = [call["tool"] for call in candidate.setup]
         known = [servers.tools[name].server for name in calls if name in servers.tools]
+        self.lost = False
+        """A call of the last run got no answer."""
         self.involved = sorted({self.tool.server, *known})
 
     def skip(self, reason: str) -> Primitive:
@@ -27,7 +29,16 @@ class Trial:
         return self._primitive(Outcome(self.candidate.arguments, ToolResult(text="")), reason)
 
     async def run(self, repeat: bool) -> Primitive:
-        """Check, execute, judge; if `repeat`, execute a success once more."""
+        """Check, execute, judge; if `repeat`, execute a success once more. All of it again where a server was lost."""
+        for _ in range(TRIES):
+            self.lost = False
+            primitive = await self._run(repeat)
+            if not self.lost:
+                break
+            self.shared = False  # the process that knew the calls before is gone
+        return primitive
+
+    async def _run(self, repeat: bool) -> Primitive:
         if not has_reference(self.candidate.arguments) and (
             reason := arguments_fault(self.tool, self.candidate.arguments)
         ):
@@ -63,7 +74,7 @@ class Trial:
                     return f"setup: call {index} names {call['tool']!r}, which may not run or does not exist"
                 tool = self.servers.tools[call["tool"]]
                 filled = fill(tool, call["arguments"], texts)
-                result = await self.servers.call(call["tool"], filled)
+                result = await self._call(call["tool"], filled)
                 if reason := self._judge(tool, result, filled):
                     return f"setup: call {index}, {call['tool']}: {reason}"
                 texts.append(result.text)
@@ -72,9 +83,12 @@ class Trial:
             return f"setup: {error}"
         if reason := arguments_fault(self.tool, arguments):
             return f"input_schema: {reason}"
-        return Outcome(
-            arguments, await self.servers.call(self.candidate.tool, arguments), _taken(self.candidate, texts)
-        )
+        return Outcome(arguments, await self._call(self.candidate.tool, arguments), _taken(self.candidate, texts))
+
+    async def _call(self, name: str, arguments: dict[str, Json]) -> ToolResult:
+        result = await self.servers.call(name, arguments)
+        self.lost = self.lost or result.down
+        return result
 
     def _primitive(self, outcome: "Outcome", reason: str, deterministic: bool = True) -> Primitive:
         return Primitive(

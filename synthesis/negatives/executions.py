@@ -20,7 +20,7 @@ from synthesis.journal import Journal
 from synthesis.negatives.mutations import apply, calls_of
 from synthesis.negatives.outcomes import Outcomes, Queue, by_turn, unexecuted
 from synthesis.progress import Progress, silent
-from synthesis.records import Execution, Json, Negative, Record, Sample, Step, Tool, Trajectory
+from synthesis.records import TRIES, Execution, Json, Negative, Record, Sample, Step, Tool, Trajectory
 from synthesis.run import Run
 from synthesis.seeds import digest
 from synthesis.text.visible import shortened
@@ -247,6 +247,8 @@ class _Room:
         self.servers, self.executor = servers, executor
         self.tools, self.policies = executor.tools, executor.policies
         self.ready = False
+        self.lost = False
+        """A server gave no answer since the last call began."""
         self.trouble = ""
         self.replays = TOGETHER
         """How often the processes were used again; at the start, there are none to use."""
@@ -258,7 +260,16 @@ class _Room:
         self.ready, self.trouble = False, ""
 
     async def execute(self, call: Wanted) -> ExecutedCall:
-        """The call with what came of it, in the state after the calls before it."""
+        """The call with what came of it, in the state after the calls before it; again where a server was lost."""
+        for _ in range(TRIES):
+            self.lost = False
+            executed = await self._execute(call)
+            if not self.lost:
+                break
+            self.begin()
+        return executed
+
+    async def _execute(self, call: Wanted) -> ExecutedCall:
         if not self.ready and not self.trouble:
             self.trouble = "" if await self._goes_on(call) else await self._replay(call, forget=True)
         if self.trouble:
@@ -286,6 +297,7 @@ class _Room:
         self.names = {}
         for step in call.before:
             answer = await self.servers.call(step.tool, renamed(step.arguments, self.names))
+            self.lost = self.lost or answer.down
             text = shortened(answer.text, self.executor.result_chars)
             if text != step.result and (forget or not learn_names(step.result, text, self.names)):
                 return f"{step.tool} answered otherwise than before: {shortened(answer.text, KEPT_CHARS)}"
@@ -297,7 +309,7 @@ class _Room:
         answer = await self.servers.call(call.tool, renamed(call.arguments, self.names))
         reason = judge(tool, answer, policy.errors, call.arguments)
         if answer.down:  # nothing is known about the call, and the process that knew the earlier ones is gone
-            self.ready = False
+            self.ready, self.lost = False, True
             return call.record("unknown", reason)
         files = "" if tool.server in self.executor.stateless else self.servers.state()
         remembers = policy.keeps_memory and self.executor.writes(tool)

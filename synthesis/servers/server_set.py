@@ -154,9 +154,13 @@ class Servers:
         await self._servers[server].close()
 
     async def reset(self, servers: Iterable[str]) -> None:
-        """Bring the sandbox back to its first state, and give touched servers with state "memory" a fresh process."""
+        """Bring the sandbox back to its first state, and give touched servers with state "memory" a fresh process.
+
+        So any server whose last call took too long: it would go on in the clean sandbox.
+        """
         assert self._workspace is not None
-        chosen = [self._servers[name] for name in sorted(set(servers))]
+        wanted = {*servers, *(name for name, server in self._servers.items() if server.late)}
+        chosen = [self._servers[name] for name in sorted(wanted)]
         await asyncio.gather(*(server.forget() for server in chosen))
         self._workspace.reset()  # while they are down: a server may read files as it starts
         await asyncio.gather(*(server.revive() for server in chosen))

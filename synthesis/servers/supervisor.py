@@ -20,8 +20,8 @@ from synthesis.servers.session import NO_SCHEMA, CallError, Connection, DeathErr
 from synthesis.servers.workspace import Workspace, map_strings
 
 Json = Any
-MAX_DEATHS = 10
-"""Deaths in a row, no call between them answered, after which the run stops."""
+MAX_DEATHS, START = 30, 3
+"""Deaths in a row, no call between them answered, after which the run stops; a start that fails counts for `START`."""
 SIDE_BY_SIDE = 8
 """Calls that a server without state gets at a time."""
 TAIL_CHARS = 800
@@ -85,6 +85,8 @@ class Server:
         self._connection: Connection | None = None
         self._deaths = 0
         self._touched = False
+        self.late = False
+        """A call that took too long may still be at work in the process."""
         self._gate = _Gate(SIDE_BY_SIDE if config.rise.state == "none" else 1)
         self._starting = asyncio.Lock()
 
@@ -122,13 +124,13 @@ class Server:
             raise self._complaint(f"does not answer: {error}") from None
 
     async def forget(self) -> None:
-        """End a process that may remember calls.
+        """End a process that may remember calls, or still be at work on one that took too long.
 
         A read-only mark is no proof that there is nothing to forget: the powerpoint server's `open_presentation`
         carries it, and numbers what it has opened.
         """
         async with self._gate.shared():
-            if self.config.rise.state == "memory" and self._touched:
+            if self.late or (self.config.rise.state == "memory" and self._touched):
                 await self.close()
 
     async def revive(self) -> None:
@@ -183,6 +185,7 @@ class Server:
             await self._bury(connection, f"died in a call of {tool.name}: {death}")
             raise
         except LateError:
+            self.late = True
             raise
         except CallError as failure:
             return self._failed(failure)
@@ -198,9 +201,9 @@ class Server:
         )
 
     def _failed(self, failure: DeathError | CallError) -> ToolResult:
-        down = isinstance(failure, DeathError)
-        text = f"the server died: {failure}" if down else str(failure)
-        return ToolResult(text=self._clean(text), is_error=True, down=down)
+        died = isinstance(failure, DeathError)
+        text = f"the server died: {failure}" if died else str(failure)
+        return ToolResult(text=self._clean(text), is_error=True, down=died or isinstance(failure, LateError))
 
     async def _running(self) -> Connection:
         """The connection, a new one where the last has ended. Raises `DeathError` when the server does not start."""
@@ -211,7 +214,7 @@ class Server:
             try:
                 connection = await self._open()
             except DeathError as death:
-                self._count_death(f"does not start again: {death}")
+                self._count_death(f"does not start again: {death}", START)
                 raise DeathError(f"it does not start again: {death}") from None
             self._compare(connection)
             return connection
@@ -219,7 +222,7 @@ class Server:
     async def _open(self) -> Connection:
         connection = Connection(self._launch())
         await connection.start()
-        self._connection, self._touched = connection, False
+        self._connection, self._touched, self.late = connection, False, False
         return connection
 
     async def _bury(self, connection: Connection, what: str) -> None:
@@ -228,12 +231,12 @@ class Server:
             await self.close()
             self._count_death(what)
 
-    def _count_death(self, what: str) -> None:
-        self._deaths += 1
+    def _count_death(self, what: str, weight: int = 1) -> None:
+        self._deaths += weight
         complaint = self._complaint(what)
         self.last_words = str(complaint)
         if self._deaths >= MAX_DEATHS:
-            raise self._complaint(f"died {MAX_DEATHS} times with no answer between; the last time it {what}")
+            raise self._complaint(f"died again and again with no answer between; the last time it {what}")
 
     def _listed(self, connection: Connection) -> list[Tool]:
         """The tools as data: nothing hidden, no secret, not too long. A name has to be so from the start."""

@@ -1,5 +1,6 @@
 """Virtual trajectories (RISE, section 3.2.2): plans over primitives, each executed once more from end to end."""
 
+import contextlib
 from collections.abc import Sequence
 from typing import Literal
 
@@ -9,7 +10,7 @@ from synthesis.calls.references import UnresolvedError, fill, has_reference
 from synthesis.calls.verdicts import judge
 from synthesis.journal import Journal
 from synthesis.progress import Progress, silent
-from synthesis.records import Condition, Edge, Json, Pattern, Primitive, Record, Step, Tool, Trajectory
+from synthesis.records import TRIES, Condition, Edge, Json, Pattern, Primitive, Record, Step, Tool, Trajectory
 from synthesis.run import Run
 from synthesis.schemas import arguments_fault
 from synthesis.text.visible import shortened
@@ -37,6 +38,10 @@ class RejectedTrajectory(Record):
 
 class RejectionError(Exception):
     """The plan may not become a trajectory; the text says why."""
+
+
+class LostError(RejectionError):
+    """A server gave no answer: nothing is known about the plan."""
 
 
 async def trajectories_stage(run: Run) -> None:
@@ -82,7 +87,7 @@ async def generate(
     async def work(servers: Runner, plan: Plan) -> None:
         if plan.id not in accepted and plan.id not in rejected:
             try:
-                accepted.append(await execute(servers, policies, plan, known, result_chars))
+                accepted.append(await _execute(servers, policies, plan, known, result_chars))
             except RejectionError as error:
                 rejected.append(_rejection(plan, str(error)))
         progress(len(done), count, plan.pattern)
@@ -110,6 +115,16 @@ def _rejection(plan: Plan, reason: str) -> RejectedTrajectory:
     )
 
 
+async def _execute(
+    servers: Runner, policies: dict[str, Policy], plan: Plan, primitives: dict[str, Primitive], result_chars: int
+) -> Trajectory:
+    """`execute`, again where a server was lost meanwhile."""
+    for _ in range(TRIES - 1):
+        with contextlib.suppress(LostError):
+            return await execute(servers, policies, plan, primitives, result_chars)
+    return await execute(servers, policies, plan, primitives, result_chars)
+
+
 async def execute(
     servers: Runner, policies: dict[str, Policy], plan: Plan, primitives: dict[str, Primitive], result_chars: int
 ) -> Trajectory:
@@ -133,7 +148,7 @@ async def execute(
             raise RejectionError(f"step {index}, {call.tool}: input_schema: {reason}")
         answer = await servers.call(call.tool, arguments)
         if reason := judge(tool, answer, policies[tool.server].errors, arguments):
-            raise RejectionError(f"step {index}, {call.tool}: {reason}")
+            raise (LostError if answer.down else RejectionError)(f"step {index}, {call.tool}: {reason}")
         if tool.server not in touched and not _repeats(call, answer.text, primitives[call.primitive_id]):
             raise RejectionError(f"step {index}, {call.tool}: not_repeatable: {answer.text[:80]!r}")
         if not reads_only(tool):

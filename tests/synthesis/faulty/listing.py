@@ -1,15 +1,30 @@
-"""An MCP server over stdio that lists what a JSON file says, two tools a page: `python listing.py TOOLS.json`.
+"""An MCP server over stdio that lists what a JSON file says, two tools a page: `python listing.py TOOLS.json [FAULTS]`.
 
-The first cursor is the empty string. Every call is answered with its own arguments.
+The first cursor is the empty string. Every call is answered with its own arguments, but for those of FAULTS, which
+names calls by their number over all lives of the server: `7:die,12:hang`.
 """
 
 import json
+import os
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 TOOLS = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+FAULTS = dict(part.split(":") for part in "".join(sys.argv[2:]).split(",") if part)
 PAGE = 2
+
+
+def meet_fault() -> None:
+    counted = Path(os.environ["TMPDIR"], "calls")
+    number = 1 + (len(counted.read_text()) if counted.exists() else 0)
+    counted.write_text("x" * number)
+    fault = FAULTS.get(str(number))
+    if fault == "die":
+        os._exit(3)
+    if fault == "hang":
+        time.sleep(3600)
 
 
 def page(cursor: str | None) -> dict[str, Any]:
@@ -25,6 +40,7 @@ def answer(method: str, params: dict[str, Any]) -> dict[str, Any]:
         return {"protocolVersion": params["protocolVersion"], "capabilities": {"tools": {}}, "serverInfo": info}
     if method == "tools/list":
         return page(params.get("cursor"))
+    meet_fault()
     said = json.dumps([params["name"], params.get("arguments")], ensure_ascii=False, sort_keys=True)
     return {"content": [{"type": "text", "text": f"done: {said}"}]}
 

@@ -122,7 +122,7 @@ def test_calls_and_their_results(tmp_path):
     async def main() -> None:
         async with running(faulty(tmp_path, "noisy")) as servers:
             assert list(servers.tools) == sorted(servers.tools)
-            assert len(servers.tools) == 14  # two pages
+            assert len(servers.tools) == 15  # two pages
             assert servers.tools["f__echo"].read_only
             assert not servers.tools["f__count"].read_only
             assert servers.versions == {"f": "1.2.3"}
@@ -231,6 +231,18 @@ def test_a_slow_call_costs_only_itself(tmp_path):
     asyncio.run(main())
 
 
+def test_a_call_that_took_too_long_does_not_write_into_the_next_sandbox(tmp_path):
+    async def main() -> None:
+        async with running(faulty(tmp_path, rise={"timeout_s": 0.3})) as servers:
+            late = await servers.call("f__write_late", {"path": "/data/late", "seconds": 0.8})
+            assert (late.down, late.text) == (True, "no answer within 0.3 s")
+            await servers.reset([])
+            await asyncio.sleep(1)
+            assert servers.state() == ""
+
+    asyncio.run(main())
+
+
 def test_a_server_that_hangs_or_dies_is_restarted_until_it_died_too_often_in_a_row(tmp_path, monkeypatch):
     monkeypatch.setattr("synthesis.servers.session.PING_S", 0.2)
     monkeypatch.setattr("synthesis.servers.supervisor.MAX_DEATHS", 2)
@@ -250,7 +262,7 @@ def test_a_server_that_hangs_or_dies_is_restarted_until_it_died_too_often_in_a_r
             last = servers.last_words("f")
             assert last.startswith("server f died in a call of die: Connection closed; its error output ends with: ")
             assert last.endswith("the last words")
-            with pytest.raises(UserError, match=r"server f died 2 times with no answer between; .*last words"):
+            with pytest.raises(UserError, match=r"server f died again and again with no answer between; .*last words"):
                 await servers.call("f__die", {})
 
     asyncio.run(main())

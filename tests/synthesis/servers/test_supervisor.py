@@ -13,7 +13,7 @@ from fakes import POLICIES, TOOLS, FakeAuthor, FakeServers
 from synthesis.calls.circuit import Circuit
 from synthesis.calls.primitives import collect
 from synthesis.journal import Journal
-from synthesis.records import Primitive, ToolResult
+from synthesis.records import TRIES, Primitive, ToolResult
 from synthesis.servers.server_set import Servers, load_servers
 
 COUNTING = str(Path(__file__).parents[1] / "faulty" / "counting.py")
@@ -122,7 +122,7 @@ def test_a_tool_that_takes_its_server_down_is_given_up_and_the_others_go_on(tmp_
     assert reasons[:3] == ["server_down: the server died: gone"] * 3
     assert reasons[3:] == ["server_down: not tried, the tool was given up"] * len(reasons[3:])
     assert len(reasons) > 3
-    assert sum(tool == "weather__get_alerts" for tool, _ in running.calls) == 3
+    assert sum(tool == "weather__get_alerts" for tool, _ in running.calls) == 3 * TRIES
     assert any(p.verdict == "ok" for p in journal if p.tool == "weather__get_forecast")
     circuit = Circuit.of(journal, TOOLS)
     assert circuit.given_up() == {"weather__get_alerts": "3 calls of it took the server down"}

@@ -2,11 +2,12 @@
 
 import asyncio
 import json
+import random
+import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
-from broken import remote
+from broken import HERE, remote
 
 from synthesis import pipeline
 from synthesis.pipeline import synthesize
@@ -61,13 +62,36 @@ def test_a_server_says_how_long_to_wait(asked: str, seconds: float) -> None:
 
 
 def test_the_data_does_not_depend_on_trouble_on_the_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twenty faults by chance: lost sessions and bad gateways over HTTP, deaths and hangs of a local process."""
     monkeypatch.setattr(pipeline, "MAX_WORKERS", 1)
-    wanted: dict[str, Any] = {"positives": 10, "negatives": 3, "per_tool": 4}
+    monkeypatch.setattr("synthesis.servers.session.PING_S", 0.2)
+    chance = random.Random(7)
+    remotely = [chance.choice(["ok"] * 6 + ["lost", "429", "502", "503", "504"]) for _ in range(60)]
+    locally = {number: chance.choice(["die", "hang"]) for number in chance.sample(range(5, 90), 8)}
+    assert sum(fault != "ok" for fault in remotely) + len(locally) > 20
     found = []
-    for name, faults in (("quiet", "ok"), ("bad", "ok,ok,503,ok,lost,ok,429,502,ok,ok,ok,504,lost")):
-        with remote("gateway.py", faults) as (port, _process):
-            synthesize(servers(tmp_path / name, port), tmp_path / name / "run", **wanted)
+    for name, gateway, process in (
+        ("quiet", "ok", ""),
+        ("bad", ",".join(remotely), ",".join(f"{number}:{fault}" for number, fault in locally.items())),
+    ):
+        with remote("gateway.py", gateway) as (port, _process):
+            path = servers(tmp_path / name, port)
+            _add_local(path, process)
+            synthesize(path, tmp_path / name / "run", positives=16, negatives=3, per_tool=4)
         lines = (tmp_path / name / "run" / "negatives.jsonl").read_text().splitlines()
         found.append(sorted((row["id"], row["executed"]) for row in map(json.loads, lines)))
     assert found[0] == found[1]
-    assert len(found[0]) > 20
+    assert len(found[0]) > 40
+
+
+def _add_local(path: Path, faults: str) -> None:
+    words = {"type": "string", "description": "For example 'oak', 'elm' or 'yew'"}
+    schema = {"type": "object", "properties": {"tree": words}, "required": ["tree"]}
+    marks = {"annotations": {"readOnlyHint": True}}
+    both = ("fell", "plant")
+    tools = [{"name": name, "description": f"{name} a tree.", "inputSchema": schema, **marks} for name in both]
+    path.with_name("tools.json").write_text(json.dumps(tools))
+    document = json.loads(path.read_text())
+    arguments = [str(HERE / "faulty" / "listing.py"), "tools.json", faults]
+    document["mcpServers"]["l"] = {"command": sys.executable, "args": arguments, "rise": {"timeout_s": 0.5}}
+    path.write_text(json.dumps(document))
