@@ -196,6 +196,7 @@ def _entry(task: Task, replies: Sequence[Reply]) -> dict[str, Any]:
     turns = [(d.gold, d.critical, reply) for d, reply in zip(task.decisions, replies, strict=True)]
     return {
         "id": task.id,
+        "trajectory_id": task.meta.get("trajectory_id", task.id),
         "pattern": task.meta.get("pattern", ""),
         "difficulty": level(task.meta),
         "servers": task.meta.get("servers", []),

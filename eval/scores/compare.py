@@ -5,6 +5,7 @@ from itertools import combinations
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from eval.scores.metrics import METRICS, table
 from eval.scores.stats import (
@@ -12,12 +13,13 @@ from eval.scores.stats import (
     RESAMPLES,
     TINY,
     Array,
+    effective,
     holm,
-    mcnemar,
     paired_interval,
     percentiles,
     ratios,
     resample,
+    sign_flip,
 )
 from synthesis.errors import UserError
 from synthesis.seeds import seeded
@@ -54,7 +56,8 @@ def compare(
     chosen = [(b, a) for a, b in combinations(results, 2)] if pairs is None else list(pairs)
     tests = []
     for a, b in chosen:
-        both = _aligned(tables[a].runs, tables[b].runs)
+        groups = tables[a].clusters
+        both = _aligned(tables[a].clustered, tables[b].clustered)
         once = both.shape[0] == 1
         left, right = np.split(both.mean(axis=0), 2, axis=1)
         drawn = np.split(resample(both, RESAMPLES, seed), 2, axis=1)
@@ -63,7 +66,8 @@ def compare(
             columns = tables[a].columns(metric)
             observed = _Pair(left[:, columns], right[:, columns])
             if once and metric.per_task:
-                outcome = _mcnemar_test(observed)
+                singly = _Pair(*(tables[arm].runs[0][:, columns] for arm in (a, b)))
+                outcome = _exact_test(singly, observed, groups)
             else:
                 sums = [_Pair(x[:, columns], y[:, columns]) for x, y in (drawn, swapped)]
                 outcome = _randomisation_test(observed, *sums)
@@ -78,7 +82,7 @@ def compare(
 
 
 def _aligned(a: Array, b: Array) -> Array:
-    """Runs of two arms side by side, [seeds, tasks, 2 * columns], seed by seed; a single run stands beside all."""
+    """Runs of two arms side by side, [seeds, clusters, 2 * columns], seed by seed; a single run stands beside all."""
     seeds = max(len(a), len(b))
     if {len(a), len(b)} - {1, seeds}:
         raise UserError(f"two arms have {len(a)} and {len(b)} seeds; expected as many, or one for an untrained arm")
@@ -86,7 +90,7 @@ def _aligned(a: Array, b: Array) -> Array:
 
 
 class _Pair(NamedTuple):
-    """Hits and totals, [rows, 2], of two arms: rows are tasks, or sums over resampled tasks."""
+    """Hits and totals, [rows, 2], of two arms: rows are tasks, clusters, or sums over resampled clusters."""
 
     a: Array
     b: Array
@@ -97,22 +101,24 @@ class _Pair(NamedTuple):
 
 
 def _swapped(a: Array, b: Array, seed: int) -> tuple[Array, Array]:
-    """Sums [FLIPS, columns] over tasks, with the two arms' answers swapped in a random half of the tasks."""
+    """Sums [FLIPS, columns] over clusters, with the two arms' answers swapped in a random half of them."""
     rng = np.random.default_rng(seeded(seed, "swap", len(a)).getrandbits(64))
     chunks = range(0, FLIPS, 500)
     moved = np.concatenate([rng.integers(0, 2, (500, len(a))).astype(np.float64) @ (b - a) for _ in chunks])
     return a.sum(axis=0) + moved, b.sum(axis=0) - moved
 
 
-def _mcnemar_test(tasks: _Pair) -> dict[str, float]:
+def _exact_test(tasks: _Pair, clusters: _Pair, groups: NDArray[np.int64]) -> dict[str, float]:
     right, n = tasks.a[:, 0] - tasks.b[:, 0], len(tasks.a)
     only_a, only_b = int((right > 0).sum()), int((right < 0).sum())
-    low, high = paired_interval(only_a, only_b, n)
-    return {"difference": (only_a - only_b) / n, "low": low, "high": high, "p": mcnemar(only_a, only_b)}
+    size = effective(right, groups)
+    low, high = paired_interval(only_a * size / n, only_b * size / n, size)
+    p = sign_flip([round(x) for x in clusters.a[:, 0] - clusters.b[:, 0]])
+    return {"difference": (only_a - only_b) / n, "low": low, "high": high, "p": p}
 
 
-def _randomisation_test(tasks: _Pair, drawn: _Pair, swapped: _Pair) -> dict[str, float]:
-    difference, n = float(_Pair(*(arm.sum(axis=0)[None] for arm in tasks)).differences()[0]), len(tasks.a)
+def _randomisation_test(clusters: _Pair, drawn: _Pair, swapped: _Pair) -> dict[str, float]:
+    difference, n = float(_Pair(*(arm.sum(axis=0)[None] for arm in clusters)).differences()[0]), len(clusters.a)
     low, high = percentiles(drawn.differences(), CONFIDENCE)
     if high - low < TINY:
         low, high = paired_interval(round(max(difference, 0) * n), round(max(-difference, 0) * n), n)

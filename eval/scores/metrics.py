@@ -15,9 +15,10 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from eval.replies.calls import Call, Reply, Toolbox, alike, exact
-from eval.scores.stats import Array, ratio_interval, wilson
+from eval.scores.stats import Array, effective, ratio_interval, wilson
 from synthesis.errors import UserError
 from synthesis.records import Json
 
@@ -160,10 +161,21 @@ def _matches(gold: Sequence[Call], predicted: Sequence[Call]) -> bool:
 
 
 class Table(NamedTuple):
-    """Counts of an arm, `runs` [seeds, tasks, len(FIELDS)]; the tasks are in the order of `ids`."""
+    """Counts of an arm, `runs` [seeds, tasks, len(FIELDS)]; the tasks are in the order of `ids`.
+
+    `clusters` [tasks] numbers the trajectories that the tasks' requests are of.
+    """
 
     ids: list[str]
     runs: Array
+    clusters: NDArray[np.int64]
+
+    @property
+    def clustered(self) -> Array:
+        """The counts summed over the tasks of a trajectory, [seeds, clusters, len(FIELDS)]."""
+        summed = np.zeros((len(self.runs), int(self.clusters.max(initial=-1)) + 1, self.runs.shape[2]))
+        np.add.at(summed.swapaxes(0, 1), self.clusters, self.runs.swapaxes(0, 1))
+        return summed
 
     @property
     def counts(self) -> Array:
@@ -188,6 +200,7 @@ def table(tasks: Sequence[Mapping[str, Any]]) -> Table:
         UserError: the results are of different tasks.
     """
     found: dict[str, list[list[float]]] = {}
+    trajectories = {task["id"]: task.get("trajectory_id", task["id"]) for task in tasks}
     for task in tasks:
         found.setdefault(task["id"], []).append([task["counts"][name] for name in FIELDS])
     if len({len(rows) for rows in found.values()}) > 1:
@@ -196,7 +209,8 @@ def table(tasks: Sequence[Mapping[str, Any]]) -> Table:
         )
     ids = sorted(found)
     runs = np.array([found[i] for i in ids], dtype=np.float64) if ids else np.zeros((0, 1, len(FIELDS)))
-    return Table(ids, runs.swapaxes(0, 1))
+    numbers = np.unique([trajectories[i] for i in ids], return_inverse=True)[1] if ids else np.zeros(0, dtype=np.int64)
+    return Table(ids, runs.swapaxes(0, 1), numbers)
 
 
 def rates(tasks: Sequence[Mapping[str, Any]], seed: int = 0) -> dict[str, dict[str, float]]:
@@ -204,15 +218,19 @@ def rates(tasks: Sequence[Mapping[str, Any]], seed: int = 0) -> dict[str, dict[s
 
     Returns:
         name -> {"value", "low", "high", "n"}: n is the number of tasks, calls or parameters that the rate divides by.
-        Task-level rates have Wilson's interval; all others the cluster bootstrap over tasks, and rates pooled over
-        seeds one over tasks and seeds. Where there is nothing to divide by, the value is 0 and the interval is (0, 1).
+        Task-level rates have Wilson's interval for as many tasks as their trajectories are worth (`stats.effective`);
+        all others the bootstrap over trajectories, and rates pooled over seeds one over trajectories and seeds. Where
+        there is nothing to divide by, the value is 0 and the interval is (0, 1).
     """
     gathered = table(tasks)
-    found = {}
+    clustered, found = gathered.clustered, {}
     for metric in METRICS:
-        counts = gathered.runs[:, :, gathered.columns(metric)]
-        hits, total = (round(x) for x in counts.sum(axis=(0, 1)))
-        once = metric.per_task and gathered.repeats == 1
-        low, high = wilson(hits, total) if once else ratio_interval(counts, seed)
+        columns = gathered.columns(metric)
+        hits, total = (round(x) for x in gathered.counts[:, columns].sum(axis=0))
+        if metric.per_task and gathered.repeats == 1:
+            size = effective(gathered.runs[0][:, columns[0]], gathered.clusters)
+            low, high = wilson(hits / max(total, 1) * size, size)
+        else:
+            low, high = ratio_interval(clustered[:, :, columns], seed)
         found[metric.name] = {"value": hits / total if total else 0.0, "low": low, "high": high, "n": total}
     return found

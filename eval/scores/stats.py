@@ -1,9 +1,12 @@
 """Intervals of rates and of paired differences, exact tests, and the correction for many of them.
 
-Calls and critical parameters of one task stand or fall together, so whole tasks are resampled (a cluster bootstrap),
-never single calls. Where an arm was trained with several seeds, they are resampled too: an interval then says what
-another seed and other tasks could have given. A few seeds show only a part of their own spread (two thirds of the
-variance, for three), so such intervals are still narrow.
+Requests that share a trajectory stand or fall together, and so do the calls and critical parameters of each: they are
+one cluster. Whole clusters are resampled (a cluster bootstrap) and swapped, never single tasks or calls; what counts
+tasks counts as many as the clusters are worth (`effective`).
+
+Where an arm was trained with several seeds, they are resampled too: an interval then says what another seed and other
+tasks could have given. A few seeds show only a part of their own spread (two thirds of the variance, for three), so
+such intervals are still narrow.
 """
 
 import math
@@ -23,22 +26,47 @@ TINY = 1e-12
 Array = NDArray[np.float64]
 
 
-def wilson(successes: int, n: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
-    """Wilson's score interval for a proportion; (0, 1) when there is nothing to go by."""
-    if n == 0:
-        return 0.0, 1.0
-    from scipy.stats import binomtest
+def wilson(successes: float, n: float, confidence: float = CONFIDENCE) -> tuple[float, float]:
+    """Wilson's score interval for a proportion; (0, 1) when there is nothing to go by.
 
-    interval = binomtest(successes, n).proportion_ci(confidence, method="wilson")
-    return float(interval.low), float(interval.high)
+    `n` may be an effective size, so neither number need be whole.
+    """
+    if n <= 0:
+        return 0.0, 1.0
+    z, rate = NormalDist().inv_cdf((1 + confidence) / 2), successes / n
+    centre, scale = rate + z * z / (2 * n), 1 + z * z / n
+    half = z * math.sqrt(rate * (1 - rate) / n + z * z / (4 * n * n))
+    return min(rate, max(0.0, (centre - half) / scale)), max(rate, min(1.0, (centre + half) / scale))
+
+
+def effective(values: Array, clusters: NDArray[np.int64], confidence: float = CONFIDENCE) -> float:
+    """How many independent tasks `values` [tasks] are worth, given the cluster of each (Korn and Graubard, 1998).
+
+    Their number over the design effect, which is the variance of the mean with whole clusters as units over that with
+    single tasks, and never taken to be below 1; with a correction for few clusters. Where all values are the same the
+    design effect cannot be seen, and each cluster counts once.
+    """
+    n, count = len(values), len(np.unique(clusters))
+    if count < 2:
+        return float(count)
+    mean, single = float(values.mean()), float(values.var()) / n
+    if single < TINY:
+        return float(count)
+    sums = np.zeros(clusters.max() + 1)
+    np.add.at(sums, clusters, values - mean)
+    whole = count / (count - 1) * float((sums**2).sum()) / n**2
+    from scipy.stats import t
+
+    few = NormalDist().inv_cdf((1 + confidence) / 2) / float(t.ppf((1 + confidence) / 2, count - 1))
+    return float(n / max(1.0, whole / single) * (few**2 if count < n else 1.0))
 
 
 def resample(runs: Array, resamples: int, seed: int) -> Array:
-    """Cluster bootstrap: sums of the columns of `runs` over tasks and, where there are several, seeds, both drawn with
-    replacement.
+    """Cluster bootstrap: sums of the columns of `runs` over clusters and, where there are several, seeds, both drawn
+    with replacement.
 
     Args:
-        runs: [seeds, tasks, columns], or [tasks, columns] of one seed.
+        runs: [seeds, clusters, columns], or [clusters, columns] of one seed.
 
     Returns:
         [resamples, columns]. All columns share the draws, so columns of two arms stay paired.
@@ -57,10 +85,10 @@ def resample(runs: Array, resamples: int, seed: int) -> Array:
 
 
 def ratio_interval(counts: Array, seed: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
-    """Interval of a rate, the sum of column 0 over the sum of column 1 of `counts` [tasks, 2] or [seeds, tasks, 2].
+    """Interval of a rate, the sum of column 0 over that of column 1 of `counts` [clusters, 2] or [seeds, clusters, 2].
 
-    Percentile interval of the cluster bootstrap; Wilson's where resampling shows no spread (a rate of 0 or 1, or one
-    task), since an interval of no width would claim a certainty that no sample can give.
+    Percentile interval of the cluster bootstrap; Wilson's, each cluster counted once, where resampling shows no spread
+    (a rate of 0 or 1, or one cluster), since an interval of no width would claim a certainty that no sample can give.
     """
     hits, total = counts.reshape(-1, 2).sum(axis=0)
     if total == 0:
@@ -68,24 +96,31 @@ def ratio_interval(counts: Array, seed: int, confidence: float = CONFIDENCE) -> 
     rates = ratios(resample(counts, RESAMPLES, seed))
     low, high = percentiles(rates, confidence)
     if high - low < TINY:
-        return wilson(round(hits), round(total), confidence)
+        clusters = counts.shape[-2]
+        return wilson(hits / total * clusters, clusters, confidence)
     return min(low, hits / total), max(high, hits / total)
 
 
-def mcnemar(only_a: int, only_b: int) -> float:
-    """Exact two-sided McNemar test: p-value for tasks that only one of two arms gets right."""
-    if only_a + only_b == 0:
-        return 1.0
-    from scipy.stats import binomtest
+def sign_flip(differences: Sequence[int]) -> float:
+    """Exact two-sided p-value of paired differences, one a cluster, if each might as well have had the other sign.
 
-    return float(binomtest(only_a, only_a + only_b, 0.5).pvalue)
+    The whole distribution of their sum, not a sample of it. With differences of one it is McNemar's exact test.
+    """
+    chances = np.ones(1)
+    for size in (abs(difference) for difference in differences if difference):
+        wider = np.zeros(len(chances) + 2 * size)
+        wider[: len(chances)] += chances / 2
+        wider[2 * size :] += chances / 2
+        chances = wider
+    sums = np.arange(len(chances)) - len(chances) // 2
+    return min(1.0, float(chances[np.abs(sums) >= abs(sum(differences))].sum()))
 
 
-def paired_interval(only_a: int, only_b: int, n: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
+def paired_interval(only_a: float, only_b: float, n: float, confidence: float = CONFIDENCE) -> tuple[float, float]:
     """Interval of the difference of two paired proportions (Bonett and Price, 2012).
 
     An adjusted Wald interval, one success added to each discordant cell: unlike a bootstrap it keeps a width when the
-    arms never disagree.
+    arms never disagree. `n` may be an effective size; the two cells are then shares of it.
     """
     a, b = (only_a + 1) / (n + 2), (only_b + 1) / (n + 2)
     half = NormalDist().inv_cdf((1 + confidence) / 2) * math.sqrt((a + b - (a - b) ** 2) / (n + 2))

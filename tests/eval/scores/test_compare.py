@@ -7,7 +7,7 @@ import pytest
 
 from eval.scores.compare import compare
 from eval.scores.metrics import Counts
-from eval.scores.stats import mcnemar, wilson
+from eval.scores.stats import sign_flip, wilson
 from synthesis.errors import UserError
 
 
@@ -45,7 +45,7 @@ def test_a_clear_gain_is_found_and_what_is_equal_is_not() -> None:
     assert found["acc_call"] == found["tool_recall"] == "no difference"
     task = next(t for t in tests if t["metric"] == "acc_task")
     assert task["difference"] == pytest.approx(0.7)
-    assert task["p"] == pytest.approx(mcnemar(80, 10))
+    assert task["p"] == pytest.approx(sign_flip([1] * 80 + [-1] * 10))
     assert (task["n"], task["low"] < 0.7 < task["high"]) == (100, True)
     call = next(t for t in tests if t["metric"] == "acc_call")
     assert (call["difference"], call["p"]) == (0.0, 1.0)
@@ -79,6 +79,20 @@ def test_the_pairing_finds_what_separate_intervals_cannot() -> None:
     tests = compare({"a": [result(base)], "b": [result(better)]}, [("b", "a")])
     assert wilson(114, 200)[0] < wilson(100, 200)[1], "the two intervals overlap"
     assert verdicts(tests)["acc_task"] == "better"
+
+
+def test_requests_of_one_trajectory_are_one_piece_of_evidence() -> None:
+    base, better = [0] * 60 + [1] * 40, [1] * 12 + [0] * 48 + [1] * 40
+    alone = compare({"a": [result(base)], "b": [result(better)]}, [("b", "a")])
+    files = [result(list(np.repeat(arm, 4))) for arm in (base, better)]
+    for file in files:
+        for number, task in enumerate(file["tasks"]):
+            task["trajectory_id"] = f"t{number // 4}"
+    shared = compare({"a": [files[0]], "b": [files[1]]}, [("b", "a")])
+    for one, four in zip(alone, shared, strict=True):
+        assert four["difference"] == pytest.approx(one["difference"])
+        assert four["p"] == pytest.approx(one["p"], abs=0.003), "four requests of each say no more than one"
+        assert four["high"] - four["low"] == pytest.approx(one["high"] - one["low"], rel=0.15)
 
 
 def test_seeds_are_pooled_by_task_and_raw_may_have_run_once() -> None:
