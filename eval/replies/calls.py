@@ -97,7 +97,7 @@ def _call(entry: Json) -> Call:
     function = entry.get("function", entry) if isinstance(entry, Mapping) else None
     if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
         raise ValueError("the call names no tool")
-    arguments = function.get("arguments")
+    arguments = function.get("arguments", function.get("parameters"))
     if isinstance(arguments, str):
         arguments = json.loads(arguments or "{}")
     if arguments is None:
