@@ -13,6 +13,8 @@ from synthesis.records import Json
 Message = dict[str, Json]
 Progress = Callable[[int], None]
 """Called with the number of prompts just answered."""
+Keep = Callable[[int, Reply], None]
+"""Called with each reply as it comes, and the place of its prompt."""
 
 
 @dataclass(frozen=True)
@@ -30,9 +32,13 @@ class Policy(Protocol):
     parallel: bool
     """Whether its prompts have room for several calls in one turn; else tasks come with one call a turn."""
 
-    def reply(self, prompts: Sequence[Prompt], progress: Progress = ...) -> list[Reply]:
-        """One reply a prompt, in the order of the prompts."""
+    def reply(self, prompts: Sequence[Prompt], progress: Progress = ..., keep: Keep = ...) -> list[Reply]:
+        """One reply a prompt, in the order of the prompts; each is told to `keep` as soon as it is there."""
         ...
+
+
+def keep_nothing(_at: int, _reply: Reply) -> None:
+    """Tell nobody."""
 
 
 def no_progress(_done: int) -> None:

@@ -4,10 +4,14 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from eval.policies.base import Message, Progress, Prompt, no_progress
+from eval.policies.base import Keep, Message, Progress, Prompt, keep_nothing, no_progress
 from eval.replies.calls import Reply, read_reply
+from eval.replies.one_call_a_turn import linear_messages
 from synthesis.errors import UserError
 from synthesis.records import Json
+
+REFUSED = "the server refused the prompt: "
+TRIES = 4
 
 
 class EndpointPolicy:
@@ -32,37 +36,90 @@ class EndpointPolicy:
         self.model = model
         self.max_new_tokens = max_new_tokens
         self.workers = workers
+        self.limit = "max_tokens"
+        self.options: dict[str, Any] = {"temperature": 0}
         self.client = OpenAI(base_url=url, api_key=os.environ.get("OPENAI_API_KEY", "none"), max_retries=4)
 
-    def reply(self, prompts: Sequence[Prompt], progress: Progress = no_progress) -> list[Reply]:
-        """Answer the prompts; a server that fails stops the evaluation, since its failure is not the model's.
+    def reply(
+        self, prompts: Sequence[Prompt], progress: Progress = no_progress, keep: Keep = keep_nothing
+    ) -> list[Reply]:
+        """Answer the prompts; one that the server refuses is a reply with a `problem`.
 
         Raises:
-            UserError: the server refused or couldn't be reached after several tries.
+            UserError: the server fails, refuses everything, or couldn't be reached after several tries: its failure is
+                not the model's.
         """
-        from concurrent.futures import ThreadPoolExecutor
+        from concurrent.futures import ThreadPoolExecutor, as_completed
 
-        replies = []
+        replies: dict[int, Reply] = {}
+        refused: list[tuple[int, Reply]] = []
         with ThreadPoolExecutor(self.workers) as pool:
-            for reply in pool.map(self._one, prompts):
-                replies.append(reply)
-                progress(1)
-        return replies
+            waiting = {pool.submit(self._one, prompt): at for at, prompt in enumerate(prompts)}
+            try:
+                for done in as_completed(waiting):
+                    at, reply = waiting[done], done.result()
+                    replies[at] = reply
+                    if reply.problem.startswith(REFUSED):
+                        refused.append((at, reply))
+                    else:
+                        keep(at, reply)
+                    progress(1)
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+        if refused and len(refused) == len(prompts):
+            raise UserError(f"{self.name}: every prompt was refused: {refused[0][1].problem.removeprefix(REFUSED)}")
+        for at, reply in refused:
+            keep(at, reply)
+        return [replies[at] for at in range(len(prompts))]
 
     def _one(self, prompt: Prompt) -> Reply:
-        from openai import APIError
+        from openai import APIError, BadRequestError, UnprocessableEntityError
 
-        request: dict[str, Any] = {"model": self.model, "messages": openai_messages(prompt.messages)}
-        request |= {"tools": prompt.tools} if prompt.tools else {}
         try:
-            answer = self.client.chat.completions.create(**request, temperature=0, max_tokens=self.max_new_tokens)
+            answer = self._ask(prompt)
+        except (BadRequestError, UnprocessableEntityError) as error:
+            return Reply("", problem=REFUSED + _line(error))
         except APIError as error:
-            raise UserError(f"{self.name}: the server failed: {str(error).splitlines()[0][:200]}") from error
+            if getattr(error, "status_code", None) == 413:
+                return Reply("", problem=REFUSED + _line(error))
+            raise UserError(f"{self.name}: the server failed: {_line(error)}") from error
         if not answer.choices:
             raise UserError(f"{self.name}: the server answered without a choice")
         message = answer.choices[0].message.model_dump()
         text = message.get("content") or json.dumps(message.get("tool_calls") or [])
         return read_reply(text, lambda _text: message, answer.choices[0].finish_reason == "length")
+
+    def _ask(self, prompt: Prompt) -> Any:
+        """One request, in the words that this server takes: what it says it does not know is put otherwise.
+
+        Newer OpenAI models want `max_completion_tokens` and no temperature; a server whose template has room for one
+        call a turn gets the history so.
+        """
+        from openai import BadRequestError
+
+        messages = prompt.messages
+        for _ in range(TRIES):
+            request: dict[str, Any] = {"model": self.model, "messages": openai_messages(messages), **self.options}
+            request |= {self.limit: self.max_new_tokens}
+            request |= {"tools": prompt.tools} if prompt.tools else {}
+            try:
+                return self.client.chat.completions.create(**request)
+            except BadRequestError as error:
+                said = str(error)
+                if "max_tokens" in request and "max_completion_tokens" in said:
+                    self.limit = "max_completion_tokens"
+                elif "temperature" in request and "temperature" in said:
+                    self.options = {}
+                elif any(len(message.get("tool_calls") or []) > 1 for message in messages) and "tool" in said:
+                    messages = linear_messages(messages)
+                else:
+                    raise
+        raise AssertionError("each of the three can be put otherwise once")
+
+
+def _line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
 def openai_messages(messages: Sequence[Message]) -> list[Message]:

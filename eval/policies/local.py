@@ -7,13 +7,16 @@ from typing import Any
 
 from eval.policies.adapters import base_of, is_adapter
 from eval.policies.allocator import keep_freed_memory
-from eval.policies.base import Progress, Prompt, no_progress
+from eval.policies.base import Keep, Progress, Prompt, keep_nothing, no_progress
 from eval.replies.calls import Reply, read_reply
 from eval.replies.one_call_a_turn import takes_parallel_calls
 from eval.replies.parsing import Parser, reply_parser
 from eval.replies.templates import fit
 from synthesis.errors import UserError
 from synthesis.records import Json
+
+ENDS = ("<|eom_id|>", "<|eot_id|>")
+"""Tokens that end a reply wherever a vocabulary has them; not every generation config of Llama's names them."""
 
 
 class LocalPolicy:
@@ -45,7 +48,9 @@ class LocalPolicy:
         )
         return str(text)
 
-    def reply(self, prompts: Sequence[Prompt], progress: Progress = no_progress) -> list[Reply]:
+    def reply(
+        self, prompts: Sequence[Prompt], progress: Progress = no_progress, keep: Keep = keep_nothing
+    ) -> list[Reply]:
         """Answer the prompts, longest first; a prompt that doesn't fit the model's context gets a `problem`."""
         from eval.policies.decoding import decode
 
@@ -58,6 +63,8 @@ class LocalPolicy:
             for i, ids in enumerate(tokens)
             if len(ids) > room
         }
+        for i, reply in replies.items():
+            keep(i, reply)
         progress(len(replies))
         asked = [i for i in range(len(tokens)) if i not in replies]
         told = decode(
@@ -72,6 +79,7 @@ class LocalPolicy:
             i = asked[at]
             text = str(self.tokenizer.decode(said, skip_special_tokens=False))
             replies[i] = read_reply(text, _bound(self.parse, texts[i], prompts[i].tools), said[-1] not in self.stop)
+            keep(i, replies[i])
             progress(1)
         return [replies[i] for i in range(len(prompts))]
 
@@ -111,7 +119,8 @@ def _stop_tokens(model: Any, tokenizer: Any) -> set[int]:
 
     given = model.generation_config.eos_token_id
     listed = given if isinstance(given, list) else [given]
-    stop = {token for token in [tokenizer.eos_token_id, *listed] if token is not None}
+    ends = tokenizer.convert_tokens_to_ids([token for token in ENDS if token in tokenizer.get_vocab()])
+    stop = {token for token in [tokenizer.eos_token_id, *listed, *ends] if token is not None}
     model.generation_config = GenerationConfig(
         do_sample=False, use_cache=True, eos_token_id=sorted(stop), pad_token_id=tokenizer.pad_token_id
     )

@@ -8,18 +8,21 @@ Three notions of sameness are kept apart, since benchmarks that mix them cannot 
 """
 
 import json
-import math
+import re
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from synthesis.records import Json
+from synthesis.schemas import fault, validator
 
 if TYPE_CHECKING:
     from jsonschema.protocols import Validator
 
 NO_CALL = "no tool call in the reply"
+_DECIMAL = re.compile(r"-?(?:0|[1-9]\d*)\.\d+")
 _OPEN, _CLOSE = "<tool_call>", "</tool_call>"
 
 
@@ -109,11 +112,10 @@ def _call(entry: Json) -> Call:
 
 
 @lru_cache(maxsize=4096)
-def _validator(schema: str) -> "Validator":
-    from jsonschema import Draft202012Validator
-    from referencing import Registry
-
-    return Draft202012Validator(json.loads(schema), registry=Registry())
+def _validator(schema: str) -> "Validator | None":
+    """What judges arguments by a schema; None where it is one by which nothing can be judged."""
+    root = json.loads(schema)
+    return None if fault(root) else validator(root, root)
 
 
 class Toolbox:
@@ -128,10 +130,20 @@ class Toolbox:
         self.schemas: dict[str, Mapping[str, Json]] = {f["name"]: f.get("parameters") or {} for f in functions}
 
     def valid(self, call: Call) -> bool:
-        """Whether the prompt offers the tool and its JSON schema accepts the arguments."""
+        """Whether the prompt offers the tool and its JSON schema accepts the arguments.
+
+        By a schema that cannot be read (`synthesis.schemas.fault`) only the names of the arguments are judged.
+        """
         if call.name not in self.schemas:
             return False
-        return bool(_validator(json.dumps(self.schemas[call.name])).is_valid(call.arguments))
+        schema = self.schemas[call.name]
+        judge = _validator(json.dumps(schema))
+        if judge is None:
+            return not isinstance(schema.get("properties"), Mapping) or set(call.arguments) <= set(schema["properties"])
+        try:
+            return bool(judge.is_valid(call.arguments))
+        except RecursionError:  # a schema that holds itself
+            return True
 
     def filled(self, call: Call) -> dict[str, Json]:
         """The arguments that take effect: the given ones, and the schema's defaults for those left out."""
@@ -160,17 +172,19 @@ def exact(a: Json, b: Json) -> bool:
 def alike(a: Json, b: Json) -> bool:
     """Equality after lower-casing and stripping of spaces (RISE, section 4.3).
 
-    Our reading: scalars are compared as text, so "3" is 3 and 3.0 (a wrong type is the schema's business); runs of
-    white space count as one; lists keep their order; null equals nothing but null.
+    Our reading: scalars are compared as text, so "3" is 3 and 3.0 and "3.0" (a wrong type is the schema's business);
+    letters are compared however Unicode puts them together; runs of white space count as one; lists keep their order;
+    a member that is null is a member that is not there.
     """
     return bool(_normal(a) == _normal(b))
 
 
 def _normal(value: Json) -> Json:
     if isinstance(value, dict):
-        return {key: _normal(item) for key, item in value.items()}
+        return {key: _normal(item) for key, item in value.items() if item is not None}
     if isinstance(value, list):
         return [_normal(item) for item in value]
-    if isinstance(value, float) and math.isfinite(value) and value.is_integer():
-        value = int(value)
-    return None if value is None else " ".join(str(value).lower().split())
+    if value is None:
+        return None
+    text = " ".join(unicodedata.normalize("NFC", str(value)).lower().split())
+    return text.rstrip("0").rstrip(".") if _DECIMAL.fullmatch(text) else text

@@ -14,6 +14,8 @@ Row = dict[str, Any]
 Message = dict[str, Any]
 MARK = "one_at_a_time"
 """The key of a row's `meta` that records what was done to it."""
+BLOCKS = "calls_a_turn"
+"""The key of a row's `meta` under which the turns' numbers of calls stand, as they were before."""
 
 
 def takes_parallel_calls(tokenizer: Any) -> bool:
@@ -53,13 +55,16 @@ def linear_messages(messages: Sequence[Message]) -> list[Message]:
 
 
 def linear_row(row: Row) -> Row:
-    """An SFT row with one call a turn; `meta.critical` follows, `meta.one_at_a_time` counts the turns that changed."""
+    """An SFT row with one call a turn; `meta.critical` follows, `meta.one_at_a_time` counts the turns that changed.
+
+    `meta.calls_a_turn` lists how many calls each turn had.
+    """
     turns = [len(m["tool_calls"]) for m in row["messages"] if m.get("tool_calls")]
     if max(turns, default=0) < 2:
         return row
     first = [sum(turns[:turn]) for turn in range(len(turns))]
     critical = [{**c, "turn": first[c["turn"]] + c["call"], "call": 0} for c in row["meta"].get("critical", [])]
-    meta = {**row["meta"], "critical": critical, MARK: sum(n > 1 for n in turns)}
+    meta = {**row["meta"], "critical": critical, MARK: sum(n > 1 for n in turns), BLOCKS: turns}
     return {**row, "messages": linear_messages(row["messages"]), "meta": meta}
 
 

@@ -1,25 +1,27 @@
 """The step-wise rollout: every call turn of every test task is decided anew, given the history as it was recorded.
 
 This is how an agent runs, one turn at a time, with the difference that the history is gold's, with the real results
-(GTA's step-by-step mode, teacher forcing): an early error does not spoil later turns, and no server is needed. The
-closing answer in words is not decoded.
+(GTA's step-by-step mode, teacher forcing): an early error does not spoil later turns, and no server is needed. Where
+the conversation ends in words the model is asked as well, to see whether it stops.
 """
 
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from eval.policies.base import Policy, Progress, Prompt
 from eval.policies.load import load_policy
 from eval.replies.calls import Call, Reply, Toolbox, calls_of
-from eval.replies.one_call_a_turn import linear_row
+from eval.replies.one_call_a_turn import BLOCKS, linear_row
+from eval.rollouts.reply_journal import Kept, journal_beside, replies_of
 from eval.scores.causes import missed, tally
 from eval.scores.metrics import rates, score_task
 from synthesis.errors import UserError
+from synthesis.journal import Journal
 from synthesis.json_file import write_json
 from synthesis.records import Json
 from synthesis.seeds import digest, seeded
@@ -36,6 +38,8 @@ class Decision:
     gold: tuple[Call, ...]
     critical: list[dict[str, Json]]
     """Entries {"call": index in the turn, "parameter", "value"}."""
+    instead: "tuple[Decision, ...]" = ()
+    """The other calls that may come in this turn just as well: parallel ones that the template put in a row."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,8 @@ class Task:
     request: str
     tools: Toolbox
     decisions: list[Decision]
+    closing: Prompt | None = None
+    """What the policy sees where the conversation ends in words."""
 
 
 def task_of(row: Mapping[str, Json]) -> Task:
@@ -70,8 +76,32 @@ def task_of(row: Mapping[str, Json]) -> Task:
             raise UserError(
                 f"dataset row {meta['id']}: meta.critical points to a call that the row does not hold: {entry}"
             )
+    decisions = _free_in_order(decisions, meta.get(BLOCKS, []))
+    ends_in_words = bool(starts) and messages[-1]["role"] == "assistant" and not messages[-1].get("tool_calls")
+    closing = Prompt(messages[:-1], tools) if ends_in_words else None
     request = next((message["content"] for message in messages if message["role"] == "user"), "")
-    return Task(meta["id"], meta, request, Toolbox(tools), decisions)
+    return Task(meta["id"], meta, request, Toolbox(tools), decisions, closing)
+
+
+def _free_in_order(decisions: Sequence[Decision], blocks: Sequence[int]) -> list[Decision]:
+    """Decisions of calls that were parallel, each with those of its turn that come after it and may come before."""
+    if sum(blocks) != len(decisions):
+        return list(decisions)
+    free: list[Decision] = []
+    for size in blocks:
+        block = decisions[len(free) : len(free) + size]
+        free += [replace(decision, instead=tuple(block[at + 1 :])) for at, decision in enumerate(block)]
+    return free
+
+
+def as_answered(decision: Decision, reply: Reply, tools: Toolbox) -> Decision:
+    """The decision that the reply fits best: this one, or one that may come in its place."""
+
+    def fit(each: Decision) -> tuple[int, ...]:
+        counts = score_task([(each.gold, each.critical, reply)], tools)
+        return counts.match, counts.task, counts.icp_equal, counts.tools_correct
+
+    return max((decision, *decision.instead), key=fit)
 
 
 def half_of(row: Mapping[str, Json]) -> str:
@@ -138,7 +168,8 @@ def evaluate(
     Args:
         model: a model folder, an adapter folder, a Hub id, or `URL#MODEL`.
         dataset: the folder `dataset` of a run.
-        json_out: where to write the result, as one JSON object; written whole or not at all.
+        json_out: where to write the result, as one JSON object; written whole or not at all. Meanwhile each reply is
+            kept beside it, and the same call again asks only for what is missing.
         limit: evaluate only that many tasks, a seeded sample.
         half: evaluate only the tasks of one half (`load_tasks`).
         policy: an already loaded policy, in place of `model`.
@@ -157,8 +188,9 @@ def evaluate(
     # A template with one call a turn gets its tasks as it was trained, parallel calls one after the other.
     tasks = [task_of(row if policy.parallel else linear_row(row)) for row in rows]
     start = time.monotonic()
-    replies = answer(policy, tasks)
-    entries = [_entry(task, turns) for task, turns in zip(tasks, replies, strict=True)]
+    with journal_beside(Path(json_out) if json_out is not None else None) as journal:
+        replies = answer(policy, tasks, max_new_tokens, journal)
+    entries = [_entry(task, turns, end) for task, (turns, end) in zip(tasks, replies, strict=True)]
     turns = [turn for entry in entries for turn in entry["turns"]]
     result = {
         "model": str(model),
@@ -184,16 +216,22 @@ def evaluate(
     return result
 
 
-def answer(policy: Policy, tasks: Sequence[Task]) -> list[list[Reply]]:
-    """The policy's replies, by task and turn; shows progress on standard error."""
+def answer(
+    policy: Policy, tasks: Sequence[Task], longest: int = 256, journal: Journal[Kept] | None = None
+) -> list[tuple[list[Reply], Reply | None]]:
+    """The policy's replies by task: those to its turns, and that to its end; shows progress on standard error."""
     prompts = [decision.prompt for task in tasks for decision in task.decisions]
+    prompts += [task.closing for task in tasks if task.closing is not None]
     with _progress(f"evaluating {Path(policy.name).name or policy.name}", len(prompts)) as advance:
-        replies = iter(policy.reply(prompts, advance))
-    return [[next(replies) for _ in task.decisions] for task in tasks]
+        found = replies_of(policy, prompts, longest, journal, advance)
+    turns, ends = iter(found), iter(found[sum(len(task.decisions) for task in tasks) :])
+    return [([next(turns) for _ in task.decisions], next(ends) if task.closing else None) for task in tasks]
 
 
-def _entry(task: Task, replies: Sequence[Reply]) -> dict[str, Any]:
-    turns = [(d.gold, d.critical, reply) for d, reply in zip(task.decisions, replies, strict=True)]
+def _entry(task: Task, replies: Sequence[Reply], closing: Reply | None) -> dict[str, Any]:
+    answered = [(as_answered(d, reply, task.tools), reply) for d, reply in zip(task.decisions, replies, strict=True)]
+    turns = [(d.gold, d.critical, reply) for d, reply in answered]
+    end = {"reply": closing.text, "predicted": [call.as_dict() for call in closing.calls]} if closing else None
     return {
         "id": task.id,
         "trajectory_id": task.meta.get("trajectory_id", task.id),
@@ -201,8 +239,9 @@ def _entry(task: Task, replies: Sequence[Reply]) -> dict[str, Any]:
         "difficulty": level(task.meta),
         "servers": task.meta.get("servers", []),
         "request": task.request,
-        "turns": [_turn(d, reply, task.tools) for d, reply in zip(task.decisions, replies, strict=True)],
-        "counts": score_task(turns, task.tools).as_dict(),
+        "turns": [_turn(d, reply, task.tools) for d, reply in answered],
+        "closing": end,
+        "counts": score_task(turns, task.tools, closing).as_dict(),
     }
 
 

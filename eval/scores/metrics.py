@@ -1,9 +1,10 @@
-"""The six metrics of RISE (section 4.3), and two that keep them honest.
+"""The six metrics of RISE (section 4.3), and three that keep them honest.
 
 A task is one row of the SFT test split; each of its call turns is decided given the recorded history (GTA's
 step-by-step mode). The paper's: `acc_task`, `acc_call`, `tool_precision`, `tool_recall`, `acc_icp`, `acc_intent`; it
 names only the first and the last, the other names are ours. Ours: `acc_icp_all` and `trajectory_match`, since `acc_icp`
-looks only at calls whose tool is right and so can rise while everything else falls.
+looks only at calls whose tool is right and so can rise while everything else falls; and `stops`, since the others do
+not see a model that calls on when all is done.
 
 A reply from which no call can be read counts as one invalid predicted call (our reading; in GTA such a step is an
 error, too), in `acc_call` and `tool_precision` alike: staying silent must not pay.
@@ -17,12 +18,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.replies.calls import Call, Reply, Toolbox, alike, exact
+from eval.replies.calls import NO_CALL, Call, Reply, Toolbox, alike, exact
 from eval.scores.stats import Array, effective, ratio_interval, wilson
 from synthesis.errors import UserError
 from synthesis.records import Json
-
-MISSING = object()
 
 
 class Metric(NamedTuple):
@@ -57,6 +56,9 @@ METRICS = (
         "acc_intent", "Intent", "intent", "tasks", "tasks with exactly the right tools and every critical parameter"
     ),
     Metric("trajectory_match", "Exact match", "match", "tasks", "tasks with exactly the recorded calls, nothing else"),
+    Metric(
+        "stops", "Stops", "stopped", "closings", "tasks in which the reply to the last result holds no further call"
+    ),
 )
 
 
@@ -75,6 +77,9 @@ class Counts:
     intent: int = 1
     match: int = 1
     tasks: int = 1
+    closings: int = 0
+    """Whether the task ends with an answer in words, and `stopped` whether the reply there held no call."""
+    stopped: int = 0
 
     def as_dict(self) -> dict[str, int]:
         """The counts as the result file keeps them."""
@@ -84,17 +89,24 @@ class Counts:
 FIELDS = [field.name for field in fields(Counts)]
 
 
-def score_task(turns: Sequence[tuple[Sequence[Call], Sequence[Mapping[str, Json]], Reply]], tools: Toolbox) -> Counts:
-    """Score the call turns of one task.
+def score_task(
+    turns: Sequence[tuple[Sequence[Call], Sequence[Mapping[str, Json]], Reply]],
+    tools: Toolbox,
+    closing: Reply | None = None,
+) -> Counts:
+    """Score the call turns of one task, and the reply to its end.
 
     Args:
         turns: for each call turn the gold calls, the critical parameters ("call" = index in the turn, "parameter",
             "value") and the reply.
         tools: the tools that the prompt offers.
+        closing: what was replied where the recorded conversation ends in words; None where it does not.
     """
     counts = Counts()
     for gold, critical, reply in turns:
         _score_turn(counts, gold, critical, reply, tools)
+    if closing is not None:
+        counts.closings, counts.stopped = 1, int(closing.problem == NO_CALL)
     return counts
 
 
@@ -146,8 +158,7 @@ def _agreement(index: int, gold: Call, predicted: Call, critical: Sequence[Mappi
 
 def met(entry: Mapping[str, Json], predicted: Call, tools: Toolbox) -> bool:
     """Whether a call has the value of a critical parameter, given or by the schema's default."""
-    given = tools.filled(predicted).get(entry["parameter"], MISSING)
-    return given is not MISSING and alike(entry["value"], given)
+    return alike(entry["value"], tools.filled(predicted).get(entry["parameter"]))
 
 
 def _matches(gold: Sequence[Call], predicted: Sequence[Call]) -> bool:

@@ -161,7 +161,7 @@ def raw_model(tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def drilled_model(tokenizer: Any, rows: list[Row], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of the model after learning the rows' call turns by heart."""
+    """Folder of the model after learning the rows' turns by heart."""
     import torch
 
     examples = []
@@ -173,6 +173,10 @@ def drilled_model(tokenizer: Any, rows: list[Row], tmp_path_factory: pytest.Temp
                 )
                 calls = "\n".join(f"<tool_call>\n{_json(c)}\n</tool_call>" for c in message["tool_calls"])
                 examples.append((prompt, calls + "<|im_end|>"))
+        prompt = tokenizer.apply_chat_template(
+            r["messages"][:-1], tools=TOOLS, add_generation_prompt=True, tokenize=False
+        )
+        examples.append((prompt, r["messages"][-1]["content"] + "<|im_end|>"))
     torch.manual_seed(0)
     model = make_model(len(tokenizer)).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=4e-3)

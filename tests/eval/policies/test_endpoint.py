@@ -25,13 +25,24 @@ def test_openai_messages_tie_results_to_calls(kit: Any) -> None:
     assert first["content"] == "a"
 
 
+def refusal(body: dict[str, Any], said: str) -> str:
+    """What a server has against a request; by the model's name, as such servers do."""
+    if body["model"] == "newer" and "max_tokens" in body:
+        return "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead."
+    if body["model"] == "newer" and "temperature" in body:
+        return "Unsupported value: 'temperature' does not support 0."
+    if body["model"] == "single" and any(len(m.get("tool_calls") or []) > 1 for m in body["messages"]):
+        return "This model only supports single tool-calls at once!"
+    return {"refused": "the prompt is longer than the context", "gone": "gone"}.get(said, "")
+
+
 class Server(BaseHTTPRequestHandler):
     """Answers like an OpenAI-compatible server, by what the user says."""
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         said = body["messages"][-1]["content"]
-        assert body["temperature"] == 0
+        problem = refusal(body, said)
         assert self.path == "/v1/chat/completions"
         arguments = '{"sheet": "A"' + ("}" if said == "good" else "")
         calls = [
@@ -47,9 +58,9 @@ class Server(BaseHTTPRequestHandler):
             "tool_calls": calls if said != "words" else None,
         }
         choice = {"index": 0, "finish_reason": "length" if said == "broken" else "stop", "message": message}
-        status = 400 if said == "refused" else 200
+        status = {"": 200, "gone": 500}.get(problem, 400)
         answer = {"id": "x", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice]}
-        payload = json.dumps(answer if status == 200 else {"error": {"message": "no such model"}}).encode()
+        payload = json.dumps(answer if status == 200 else {"error": {"message": problem}}).encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(payload)))
@@ -87,7 +98,36 @@ def test_an_endpoint_answers_in_order_and_bad_replies_are_kept(endpoint: str) ->
     assert (words.problem, words.text) == (NO_CALL, "Hm.")
 
 
-def test_a_server_that_fails_stops_the_evaluation(endpoint: str) -> None:
+def test_a_prompt_that_is_refused_costs_its_own_result(endpoint: str) -> None:
     pytest.importorskip("openai")
-    with pytest.raises(UserError, match=r"server failed: .*no such model"):
-        load_policy(endpoint).reply([said("good"), said("refused")])
+    kept: list[int] = []
+    refused, good = load_policy(endpoint).reply([said("refused"), said("good")], keep=lambda at, _: kept.append(at))
+    assert refused.problem.startswith("the server refused the prompt: ")
+    assert "longer than the context" in refused.problem
+    assert good.calls
+    assert sorted(kept) == [0, 1]
+    with pytest.raises(UserError, match=r"every prompt was refused: .*longer than the context"):
+        load_policy(endpoint).reply([said("refused")] * 3)
+
+
+def test_a_server_that_fails_stops_the_evaluation_and_nothing_is_lost(endpoint: str) -> None:
+    pytest.importorskip("openai")
+    kept: list[int] = []
+    policy = EndpointPolicy(endpoint.partition("#")[0], "m", workers=1)
+    policy.client = policy.client.with_options(max_retries=0)
+    with pytest.raises(UserError, match=r"the server failed: .*gone"):
+        policy.reply([said("good"), said("gone"), said("good")], keep=lambda at, _: kept.append(at))
+    assert 0 in kept
+
+
+def test_what_a_server_does_not_know_is_put_otherwise(endpoint: str) -> None:
+    pytest.importorskip("openai")
+    url = endpoint.partition("#")[0]
+    newer = EndpointPolicy(url, "newer")
+    assert newer.reply([said("good")])[0].calls
+    assert (newer.limit, newer.options) == ("max_completion_tokens", {})
+    calls = [{"type": "function", "function": {"name": name, "arguments": {}}} for name in "ab"]
+    results = [{"role": "tool", "name": name, "content": name} for name in "ab"]
+    history = [{"role": "user", "content": "x"}, {"role": "assistant", "content": "", "tool_calls": calls}, *results]
+    prompt = Prompt([*history, {"role": "user", "content": "good"}], said("good").tools)
+    assert EndpointPolicy(url, "single").reply([prompt])[0].calls

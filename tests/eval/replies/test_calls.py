@@ -64,6 +64,11 @@ def test_alike_ignores_case_spaces_and_how_a_scalar_is_written() -> None:
     assert alike("3", 3)
     assert alike(True, "true")
     assert alike(["A", {"k": 2.0}], ["a", {"k": 2}])
+    assert alike(5.0, "5.0")
+    assert alike("5.50", 5.5)
+    assert alike({"a": 1, "b": None}, {"a": 1})
+    assert alike({"a": {"b": None}}, {"a": {}})
+    assert alike("Zu\u0308rich", "Z\u00fcrich")
 
 
 def test_alike_keeps_real_differences() -> None:
@@ -72,6 +77,8 @@ def test_alike_keeps_real_differences() -> None:
     assert not alike(True, 1)
     assert not alike(None, "none")
     assert not alike(None, "")
+    assert not alike("007", 7)
+    assert not alike("1.10.0", "1.1.0")
     assert not alike(["a", "b"], ["b", "a"])
 
 
@@ -83,6 +90,28 @@ def test_validity_needs_a_known_tool_and_its_schema() -> None:
     assert not box.valid(Call("t", {}))
     assert not box.valid(Call("t", {"a": 3, "z": 1}))
     assert not box.valid(Call("other", {"a": 3}))
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {"type": "string", "pattern": "^\\p{L}+$"},
+        {"type": "string", "pattern": "^(?<year>\\d{4})$"},
+        {"$ref": "#/$defs/none"},
+        {"$ref": "http://127.0.0.1:9/schema"},
+        {"type": "strng"},
+    ],
+)
+def test_a_schema_that_cannot_be_read_costs_no_result(broken: dict[str, object]) -> None:
+    box = tools(a=broken)
+    assert box.valid(Call("t", {"a": "x"}))
+    assert not box.valid(Call("t", {"z": "x"}))
+    assert box.equivalent(Call("t", {"a": "x"}), Call("t", {"a": "X"}))
+
+
+def test_null_and_left_out_are_one_where_there_is_no_default() -> None:
+    box = tools(a={"type": "string"}, b={"type": ["string", "null"]})
+    assert box.equivalent(Call("t", {"a": "x"}), Call("t", {"a": "x", "b": None}))
 
 
 def test_schemas_with_local_references_are_followed() -> None:

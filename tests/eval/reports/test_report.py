@@ -191,8 +191,8 @@ def test_a_lone_arm_without_tests_logs_or_samples_still_makes_a_page(tmp_path: P
 
 def test_the_headline_counts_verdicts_against_where_an_arm_started(ablation: dict[str, Any]) -> None:
     assert comparisons(ablation) == [("sft", "raw"), ("sft_dpo", "sft"), ("sft_dpo", "sft_more"), ("sft_more", "sft")]
-    assert headline(ablation)[0] == "+SFT against Raw: better on 5, no difference on 3 of 8 metrics."
-    assert headline(ablation)[1] == "SFT+DPO against +SFT: no difference on 8 of 8 metrics."
+    assert headline(ablation)[0] == "+SFT against Raw: better on 5, no difference on 4 of 9 metrics."
+    assert headline(ablation)[1] == "SFT+DPO against +SFT: no difference on 9 of 9 metrics."
 
 
 def test_a_test_is_found_either_way_round(ablation: dict[str, Any]) -> None:
@@ -212,7 +212,7 @@ def test_the_terminal_table_fits_eighty_columns(ablation: dict[str, Any]) -> Non
     text = console.export_text()
     assert all(len(line) <= 80 for line in text.splitlines())
     assert "…" not in text
-    for needle in ("acc_task", "trajectory_match", "83.3 ▲", "5.0", "SFT, longer", "no difference on 8 of 8"):
+    for needle in ("acc_task", "trajectory_match", "83.3 ▲", "5.0", "SFT, longer", "no difference on 9 of 9"):
         assert needle in text
 
 

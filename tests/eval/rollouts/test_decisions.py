@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from eval.policies.base import Prompt
-from eval.replies.calls import Call, Reply
+from eval.policies.base import Keep, Prompt, keep_nothing
+from eval.replies.calls import NO_CALL, Call, Reply, calls_of
 from eval.rollouts.decisions import HALVES, evaluate, load_tasks, task_of
+from eval.rollouts.reply_journal import identity
 from eval.scores.compare import compare
 from eval.scores.metrics import METRICS
 from synthesis.dataset.writing import SFT, save
@@ -26,9 +27,15 @@ class Scripted:
         self.parallel = True
         self.answer = answer
 
-    def reply(self, prompts: Sequence[Prompt], progress: Callable[[int], None]) -> list[Reply]:
-        progress(len(prompts))
-        return [self.answer(prompt) for prompt in prompts]
+    def reply(
+        self, prompts: Sequence[Prompt], progress: Callable[[int], None], keep: Keep = keep_nothing
+    ) -> list[Reply]:
+        replies = []
+        for at, prompt in enumerate(prompts):
+            replies.append(self.answer(prompt))
+            keep(at, replies[-1])
+            progress(1)
+        return replies
 
 
 def test_rows_are_cut_where_calls_are_due(kit: Any, rows: list[dict[str, Any]]) -> None:
@@ -55,6 +62,7 @@ def test_a_model_that_knows_the_answers_gets_full_marks(drilled_model: Path, dat
         "tool_recall": 5,
         "acc_icp": 6,
         "acc_icp_all": 6,
+        "stops": 3,
     }
     assert (result["n_tasks"], result["n_turns"], result["split"]) == (3, 4, "test")
     assert [turn["verdict"] for task in result["tasks"] for turn in task["turns"]] == ["exact"] * 4
@@ -67,6 +75,7 @@ def test_an_untrained_model_gets_none_and_its_replies_are_kept(
     raw_model: Path, dataset: Path, drilled_model: Path
 ) -> None:
     raw = evaluate(raw_model, dataset, max_new_tokens=8)
+    assert raw["metrics"].pop("stops")["value"] == 1, "whoever never calls does not call on"
     assert all(rate["value"] == 0 and rate["high"] > 0 for rate in raw["metrics"].values())
     assert raw["metrics"]["acc_call"]["n"] == 4, "silence counts as one invalid call a turn"
     assert raw["problems"] == {"without_readable_call": 4, "cut_off_at_token_limit": 4}
@@ -155,7 +164,7 @@ def test_a_result_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
 
 def test_progress_is_told_in_plain_lines_where_there_is_no_terminal(dataset: Path, quiet: Callable[[], str]) -> None:
     evaluate("x", dataset, policy=Scripted(lambda prompt: Reply("", (), "no tool call in the reply")))
-    assert "evaluating scripted: 4 of 4 turns" in quiet()
+    assert "evaluating scripted: 7 of 7 turns" in quiet()
 
 
 def test_a_model_with_one_call_a_turn_is_asked_for_one_at_a_time(dataset: Path) -> None:
@@ -168,8 +177,64 @@ def test_a_model_with_one_call_a_turn_is_asked_for_one_at_a_time(dataset: Path) 
     policy = Scripted(answer)
     policy.parallel = False
     result = evaluate("x", dataset, policy=policy)
-    assert (result["n_turns"], len(asked)) == (5, 5)
+    assert (result["n_turns"], len(asked)) == (5, 8)
     assert all(len(m.get("tool_calls", [])) < 2 for prompt in asked for m in prompt.messages)
     task = next(task for task in result["tasks"] if task["pattern"] == "parallel")
     assert [[call["name"] for call in turn["gold"]] for turn in task["turns"]] == [["excel__read"], ["time__convert"]]
     assert [len(turn["critical"]) for turn in task["turns"]] == [2, 0]
+
+
+def test_calling_on_after_the_end_is_measured(dataset: Path) -> None:
+    on = Reply("", (Call("excel__read", {"sheet": "Summary"}),))
+    result = evaluate("x", dataset, policy=Scripted(lambda prompt: on))
+    assert (result["metrics"]["stops"]["value"], result["metrics"]["stops"]["n"]) == (0.0, 3)
+    assert result["tasks"][0]["closing"]["predicted"] == [on.calls[0].as_dict()]
+    broken = evaluate("x", dataset, policy=Scripted(lambda prompt: Reply("<tool_call>", problem="unreadable")))
+    assert broken["metrics"]["stops"]["value"] == 0.0
+    done = evaluate("x", dataset, policy=Scripted(lambda prompt: Reply("Done.", problem=NO_CALL)))
+    assert done["metrics"]["stops"]["value"] == 1.0
+
+
+def test_parallel_calls_that_were_put_in_a_row_are_free_in_order(dataset: Path, rows: list[dict[str, Any]]) -> None:
+    read, convert = (
+        Call(c["function"]["name"], c["function"]["arguments"]) for c in rows[1]["messages"][1]["tool_calls"]
+    )
+
+    def scored(*replies: Call) -> dict[str, Any]:
+        said = iter(replies)
+        policy = Scripted(lambda prompt: Reply("", (next(said),)) if "Read 3 rows" in str(prompt) else Reply("x"))
+        policy.parallel = False
+        return next(t for t in evaluate("x", dataset, policy=policy)["tasks"] if t["pattern"] == "parallel")
+
+    forth, back = scored(read, convert, read), scored(convert, convert, read)
+    assert (forth["counts"]["task"], forth["counts"]["match"]) == (1, 1)
+    assert (back["counts"]["task"], back["counts"]["match"]) == (1, 1), "what is still to do when the first is done"
+    assert scored(read, read, read)["counts"]["task"] == 0, "the first is done by then"
+
+
+def test_an_evaluation_that_was_stopped_goes_on_where_it_was(dataset: Path, tmp_path: Path) -> None:
+    asked: list[Prompt] = []
+
+    def answer(prompt: Prompt) -> Reply:
+        asked.append(prompt)
+        if len(asked) == 4:
+            raise KeyboardInterrupt
+        return Reply(f"reply {len(asked)} \ud800", (Call("excel__read", {"sheet": "A\ud800"}),))
+
+    out = tmp_path / "r.json"
+    with pytest.raises(KeyboardInterrupt):
+        evaluate("x", dataset, json_out=out, policy=Scripted(answer))
+    assert not out.exists()
+    result = evaluate("x", dataset, json_out=out, policy=Scripted(answer))
+    assert len(asked) == 8, "7 prompts, of which one was asked twice"
+    assert result["tasks"][0]["turns"][0]["reply"] == "reply 1 \ud800"
+    assert [path.name for path in tmp_path.iterdir()] == ["r.json"]
+    assert evaluate("x", dataset, json_out=out, policy=Scripted(answer))["tasks"] != result["tasks"], "a new evaluation"
+
+
+def test_replies_of_a_model_that_has_changed_since_are_not_taken(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_text("one")
+    before = identity(str(tmp_path))
+    assert identity(str(tmp_path)) == before
+    (tmp_path / "model.safetensors").write_text("three")
+    assert identity(str(tmp_path)) != before

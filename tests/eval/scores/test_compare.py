@@ -21,6 +21,8 @@ def result(tasks: list[int], icps: list[int] | None = None, prefix: str = "t") -
         "tools_gold": 1,
         "icp_aligned": 2,
         "icp_gold": 2,
+        "closings": 1,
+        "stopped": 1,
     }
     rows = [
         {
@@ -39,7 +41,7 @@ def verdicts(tests: list[dict[str, Any]]) -> dict[str, str]:
 def test_a_clear_gain_is_found_and_what_is_equal_is_not() -> None:
     raw, sft = result([0] * 90 + [1] * 10), result([1] * 80 + [0] * 20)
     tests = compare({"raw": [raw], "sft": [sft]})
-    assert [(t["a"], t["b"]) for t in tests] == [("sft", "raw")] * 8
+    assert [(t["a"], t["b"]) for t in tests] == [("sft", "raw")] * 9
     found = verdicts(tests)
     assert found["acc_task"] == found["acc_intent"] == found["acc_icp"] == found["acc_icp_all"] == "better"
     assert found["acc_call"] == found["tool_recall"] == "no difference"
@@ -66,7 +68,7 @@ def test_holm_spans_the_whole_table() -> None:
     a, b = (list(map(int, rng.random(60) < rate)) for rate in (0.4, 0.75))
     results = {"a": [result(a)], "b": [result(b)], "c": [result(a)]}
     alone, among = compare(results, [("b", "a")]), compare(results)
-    assert len(among) == 24
+    assert len(among) == 27
     assert all(t["p_holm"] >= t["p"] for t in among)
     one = next(t for t in alone if t["metric"] == "acc_task")
     same = next(t for t in among if (t["metric"], t["a"], t["b"]) == ("acc_task", "b", "a"))

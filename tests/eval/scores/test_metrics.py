@@ -220,5 +220,5 @@ def test_pooling_seeds_keeps_tasks_together() -> None:
 
 
 def test_the_metrics_are_those_that_the_ablation_promises() -> None:
-    names = "acc_task acc_call tool_precision tool_recall acc_icp acc_icp_all acc_intent trajectory_match"
+    names = "acc_task acc_call tool_precision tool_recall acc_icp acc_icp_all acc_intent trajectory_match stops"
     assert {m.name for m in METRICS} == set(names.split())
