@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from eval.policies.base import Keep, Prompt, keep_nothing
-from eval.replies.calls import NO_CALL, Call, Reply, calls_of
+from eval.replies.calls import NO_CALL, Call, Reply
 from eval.rollouts.decisions import HALVES, evaluate, load_tasks, task_of
 from eval.rollouts.reply_journal import identity
 from eval.scores.compare import compare
