@@ -23,7 +23,7 @@ from synthesis.progress import Progress, silent
 from synthesis.records import TRIES, Execution, Json, Negative, Record, Sample, Step, Tool, Trajectory
 from synthesis.run import Run
 from synthesis.seeds import digest
-from synthesis.text.visible import shortened
+from synthesis.text.visible import shortened, shown
 from synthesis.trajectories.plans import reads_only
 from synthesis.workers import spread
 
@@ -298,7 +298,7 @@ class _Room:
         for step in call.before:
             answer = await self.servers.call(step.tool, renamed(step.arguments, self.names))
             self.lost = self.lost or answer.down
-            text = shortened(answer.text, self.executor.result_chars)
+            text = shown(answer.text, self.executor.result_chars)
             if text != step.result and (forget or not learn_names(step.result, text, self.names)):
                 return f"{step.tool} answered otherwise than before: {shortened(answer.text, KEPT_CHARS)}"
         return ""

@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import re
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -63,7 +65,15 @@ def _leaves(value: Json) -> list[Json]:
 
 def _said(leaf: Json, text: str) -> bool:
     """Whether a value stands in the text, as it is or as JSON has it; of truth values and what is empty: always."""
-    if leaf in (None, True, False, "", [], {}):
+    if leaf in (None, "", [], {}) or isinstance(leaf, bool):
         return True
+    if isinstance(leaf, int | float):
+        return float(leaf) in _numbers(text)
     forms = {str(leaf), json.dumps(leaf), json.dumps(leaf, ensure_ascii=False)}
     return any(form.strip('"') in text for form in forms)
+
+
+@lru_cache(maxsize=64)
+def _numbers(text: str) -> frozenset[float]:
+    """All numbers in a text, however they are written."""
+    return frozenset(map(float, re.findall(r"-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?", text)))

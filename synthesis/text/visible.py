@@ -1,5 +1,7 @@
 """Text that others wrote, without what a reader does not see: for records, prompts and terminals alike."""
 
+import contextlib
+import json
 import re
 import unicodedata
 
@@ -21,6 +23,14 @@ def visible(text: str) -> str:
 
 def _hidden(char: str) -> bool:
     return unicodedata.category(char)[0] == "C" or ord(char) in _HIDDEN_SELECTORS
+
+
+def shown(text: str, limit: int) -> str:
+    """A result as the model sees it: at most `limit` characters, and JSON over many lines put on one, as more fits."""
+    if text.lstrip().startswith(("{", "[")) and "\n" in text:
+        with contextlib.suppress(ValueError, RecursionError):
+            text = json.dumps(json.loads(text), ensure_ascii=False)
+    return shortened(text, limit)
 
 
 def shortened(text: str, limit: int) -> str:

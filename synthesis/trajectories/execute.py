@@ -13,7 +13,7 @@ from synthesis.progress import Progress, silent
 from synthesis.records import TRIES, Condition, Edge, Json, Pattern, Primitive, Record, Step, Tool, Trajectory
 from synthesis.run import Run
 from synthesis.schemas import arguments_fault
-from synthesis.text.visible import shortened
+from synthesis.text.visible import shown
 from synthesis.trajectories.conditions import mentions
 from synthesis.trajectories.plans import Plan, PlannedCall, Planner, reads_only
 from synthesis.workers import spread
@@ -140,6 +140,7 @@ async def execute(
     steps: list[Step] = []
     edges: list[Edge] = []
     touched: set[str] = set()
+    first = ""
     for index, call in enumerate(plan.calls):
         tool = servers.tools[call.tool]
         arguments = _resolved(tool, call, [step.result for step in steps])
@@ -151,6 +152,7 @@ async def execute(
             raise (LostError if answer.down else RejectionError)(f"step {index}, {call.tool}: {reason}")
         if tool.server not in touched and not _repeats(call, answer.text, primitives[call.primitive_id]):
             raise RejectionError(f"step {index}, {call.tool}: not_repeatable: {answer.text[:80]!r}")
+        first = first or answer.text
         if not reads_only(tool):
             touched.add(tool.server)
         steps.append(
@@ -158,11 +160,13 @@ async def execute(
                 turn=call.turn,
                 tool=call.tool,
                 arguments=arguments,
-                result=shortened(answer.text, result_chars),
+                result=shown(answer.text, result_chars),
                 primitive_id=call.primitive_id,
             )
         )
-    return Trajectory(id=plan.id, pattern=plan.pattern, steps=steps, edges=edges, condition=_condition(plan, steps))
+    return Trajectory(
+        id=plan.id, pattern=plan.pattern, steps=steps, edges=edges, condition=_condition(plan, steps, first)
+    )
 
 
 def _repeats(call: PlannedCall, text: str, primitive: Primitive) -> bool:
@@ -187,12 +191,13 @@ def _edges(call: PlannedCall, arguments: dict[str, Json], index: int) -> list[Ed
     ]
 
 
-def _condition(plan: Plan, steps: list[Step]) -> Condition | None:
+def _condition(plan: Plan, steps: list[Step], whole: str) -> Condition | None:
     if plan.condition is None:
         return None
     value, holds, other = plan.condition.value, plan.condition.holds, plan.condition.other
-    if mentions(steps[0].result, value) != holds:
-        raise RejectionError(f"condition: {value!r} {'is not' if holds else 'is'} in what the model sees of the result")
+    for text, where in ((steps[0].result, "what the model sees of the result"), (whole, "the whole result")):
+        if mentions(text, value) != holds:
+            raise RejectionError(f"condition: {value!r} {'is not' if holds else 'is'} in {where}")
     taken = (steps[1].tool, steps[1].arguments)
     branches = (taken, (other.tool, other.arguments)) if holds else ((other.tool, other.arguments), taken)
     (then_tool, then_arguments), (else_tool, else_arguments) = branches

@@ -1,12 +1,12 @@
 """The offline author: phrasebooks for the servers it knows, the schema alone for any other, no language model."""
 
 import random
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from synthesis.authors.base import Candidate, Draft
 from synthesis.authors.offline import styles, twists
+from synthesis.authors.offline.closings import closing
 from synthesis.authors.offline.deviations import deviations
 from synthesis.authors.offline.fallback import make_book
 from synthesis.authors.offline.phrasebook import FOLDER, Phrasebook, SetupCall, ToolEntry, load_folder
@@ -93,8 +93,9 @@ class OfflineAuthor:
             for i, part in spoken.items()
             for p, words in part.evidence.items()
         ]
-        last = trajectory.steps[-1]
-        response = closing(last.result, self.entry(tools[last.tool]).effect == "read", rng)
+        of_steps = [tools[step.tool] for step in trajectory.steps]
+        reads = [self.entry(tool).effect == "read" for tool in of_steps]
+        response = closing(trajectory.steps, reads, [self.book(tool).answers for tool in of_steps], rng)
         draft = Draft(
             request=request,
             response=response,
@@ -148,18 +149,6 @@ def _candidate(tool: Tool, arguments: dict[str, Json], setup: list[dict[str, Jso
 def _call(tool: Tool, book: Phrasebook, call: SetupCall, rng: random.Random) -> dict[str, Json]:
     name = tool.model_copy(update={"name": call.tool}).full_name
     return {"tool": name, "arguments": book.pick(call.arguments, rng)}
-
-
-def closing(result: str, reads: bool, rng: random.Random) -> str:
-    """Write the assistant's closing message: what was found, or that it is done, with the start of the last result."""
-    plain = result.replace('":', ": ").replace(',"', ", ")
-    words = " ".join(re.sub(r'[{}\[\]"]', "", plain).split())
-    start = words if len(words) <= 60 else words[:60].rsplit(" ", 1)[0]
-    if not start:
-        return "Done."
-    if reads:
-        return rng.choice(["Here is the result: ", "Here is what I found: ", "The answer: "]) + start
-    return rng.choice(["Done.", f"Done: {start}", "Done, as you asked."])
 
 
 class _Composer:

@@ -96,6 +96,8 @@ class Phrasebook(_Strict):
     server: str
     field: str
     pools: dict[str, list[Json]] = {}
+    answers: list[str] = []
+    """How an answer is put into words, with slots for members of results and arguments (`closings.closing`)."""
     tools: dict[str, ToolEntry]
 
     def options(self, value: Json) -> list[Json]:

@@ -39,6 +39,7 @@ def test_data_without_a_text_is_the_answer_and_no_failure() -> None:
         ("12 degrees in Zürich", {"result": "12 degrees in Zürich"}),
         ('a "quoted" word', {"result": 'a "quoted" word'}),
         ("3", {"result": 3, "none": None, "empty": []}),
+        ('{"value":1.7e-6,"of":12}', {"value": 1.7e-06, "of": 12.0}),
     ],
 )
 def test_data_that_the_text_says_already_is_not_said_twice(words: str, data: Any) -> None:
