@@ -7,6 +7,7 @@ itself supports. Kinds beyond the paper's come from `added_kinds`.
 """
 
 import random
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
@@ -23,12 +24,20 @@ from synthesis.seeds import digest, seeded
 from synthesis.servers.workspace import LOGICAL
 from synthesis.text.equality import normal_form, same_meaning
 from synthesis.text.evidence import supported
+from synthesis.text.saying import say
 
 THRESHOLD = 0.1
-"""Combinations less complex than this are dropped (the paper's threshold is not known)."""
+"""Combinations are dropped whose complexity is in the lowest tenth between the least that a turn's number of critical
+parameters allows (one of them mutated, nearly to itself) and 1. The paper has a threshold of its own, which is not
+known; one number for all turns would drop nothing where there are five parameters or fewer."""
 ADDED_SHARE = 5
 """One negative in so many is of a kind beyond the paper's, where one is possible: enough to be learnt, and the paper's
 mutations stay four fifths of the data."""
+
+
+_DEFAULT = re.compile(
+    r"(?i)\bdefault(?:s| value)?(?: is| to|:| =|=)? ?[\"'`]?([\w.#/-]+)|[\"'`]?([\w.#/-]+)[\"'`]? ?\((?:the )?default\)"
+)
 
 
 @dataclass(frozen=True)
@@ -58,13 +67,23 @@ def allowed(tool: Tool, arguments: dict[str, Json], parameter: str, after: Json,
 def deletable(tool: Tool, arguments: dict[str, Json], parameter: str) -> bool:
     """Whether leaving the parameter out is possible and changes the call: not required, and not at its default.
 
-    The sandbox's own folder counts as a default, for servers work in it.
+    A default stands in the schema or in what is said of the parameter; where none does, no, nothing and zero say what
+    silence says. The sandbox's own folder counts as a default too, for servers work in it.
     """
-    schema = schema_of(tool, parameter)
-    default = "default" in schema and same_meaning(schema["default"], arguments[parameter])
-    default = default or arguments[parameter] == LOGICAL
+    schema, value = schema_of(tool, parameter), arguments[parameter]
+    given = schema.get("default")
+    default = same_meaning(given, value) if given is not None else value in (None, False, 0, "", [], {})
+    default = default or value == LOGICAL or _said_default(tool, parameter, value)
     rest = {name: value for name, value in arguments.items() if name != parameter}
     return parameter not in required(tool.input_schema) and not default and not arguments_fault(tool, rest)
+
+
+def _said_default(tool: Tool, parameter: str, value: Json) -> bool:
+    """Whether the parameter's description, or a line about it in the tool's, names the value as its default."""
+    about = [str(schema_of(tool, parameter).get("description", ""))]
+    about += re.findall(rf"(?m)^.*\b{re.escape(parameter)}\b.*$", tool.description)
+    named = [match[1] or match[2] for text in about for match in _DEFAULT.finditer(text)]
+    return any(word and same_meaning(word.rstrip("."), say(value)) for word in named)
 
 
 def sites(
@@ -151,7 +170,8 @@ def _singles(mutations: list[Mutation], distance: Distance) -> Iterator[_Proposa
 
 def _drawn(here: list[Site], wanted: int, more: int, rng: random.Random) -> Iterator[_Proposal]:
     """Draw `wanted` combinations of the pools, then `more`, in which earlier ones may come again."""
-    space = Space([site.deviations for site in here], THRESHOLD)
+    least = complexity(1, len(here), 0.0)
+    space = Space([site.deviations for site in here], least + THRESHOLD * (1 - least))
     for number in (wanted, more):
         for choice in space.sample(number, rng):
             changed = [(site, option - 1) for site, option in zip(here, choice, strict=True) if option]

@@ -103,6 +103,25 @@ def share(budget: int, weights: Sequence[float], caps: Sequence[int]) -> list[in
     return quotas
 
 
+def drawn_share(budget: int, weights: Sequence[float], caps: Sequence[int], rng: random.Random) -> list[int]:
+    """Split `budget` in proportion to `weights`, none above its cap; the sum is min(budget, sum of caps).
+
+    What is left of the proportional parts after rounding down is drawn, each in proportion to its remainder
+    (systematic sampling), so that over many turns a small budget reaches every part as often as its weight says.
+    """
+    quotas = [0] * len(weights)
+    while (left := min(budget, sum(caps)) - sum(quotas)) > 0:
+        open_weights = [w if q < cap else 0.0 for w, q, cap in zip(weights, quotas, caps, strict=True)]
+        scale = left / sum(open_weights)
+        point, upper = rng.random(), 0.0
+        for i, weight in enumerate(open_weights):
+            upper += weight * scale
+            taken = max(0, math.ceil(upper - point))
+            point += taken
+            quotas[i] = min(caps[i], quotas[i] + taken)
+    return quotas
+
+
 def mask_quotas(budget: int, sizes: Sequence[int]) -> list[int]:
     """Eq. 3, our reading: one for every non-empty mask, the rest in proportion to size, each at most its size.
 
@@ -189,12 +208,14 @@ class Space:
         """Draw min(budget, all) distinct combinations.
 
         The budget is split over the number of mutated sites by geometric shares (`decay` to the power of one less than
-        that number), each number's part over its masks, each mask's part over score bins. No randomness but `rng`'s.
+        that number; by chance where they are no whole numbers, so that every number occurs), each number's part over
+        its masks, each mask's part over score bins. No randomness but `rng`'s.
         """
         levels = range(1, len(self.deviations) + 1)
         caps = [min(budget, self.counts[k]) for k in levels]
         chosen: list[Choice] = []
-        for mutated, quota in zip(levels, share(budget, [decay ** (k - 1) for k in levels], caps), strict=True):
+        quotas = drawn_share(budget, [decay ** (k - 1) for k in levels], caps, rng)
+        for mutated, quota in zip(levels, quotas, strict=True):
             chosen += self._of_size(mutated, quota, bins, rng) if quota else []
         return chosen
 

@@ -17,7 +17,9 @@ from synthesis.records import Condition, CriticalParameter, Distractor, Json, Mu
 from synthesis.schemas import in_order, resolved, schema_of
 from synthesis.seeds import seeded
 from synthesis.text.equality import canonical
+from synthesis.text.evidence import stands_in
 from synthesis.text.lexicon import Words
+from synthesis.text.saying import forms
 
 TWISTED = 0.55
 """Share of every second request of a trajectory that mentions a wrong value, where there is one to mention."""
@@ -93,6 +95,7 @@ class OfflineAuthor:
             for i, part in spoken.items()
             for p, words in part.evidence.items()
         ]
+        critical += _known_already(trajectory, request, {(claim.step, claim.parameter) for claim in critical})
         of_steps = [tools[step.tool] for step in trajectory.steps]
         reads = [self.entry(tool).effect == "read" for tool in of_steps]
         response = closing(trajectory.steps, reads, [self.book(tool).answers for tool in of_steps], rng)
@@ -120,7 +123,21 @@ class OfflineAuthor:
         schema = schema_of(tool, parameter)
         rng = seeded(seed, "alternatives", tool.full_name, parameter, canonical(value))
         peers = book.values(tool.name, parameter)
-        return deviations(value, schema, parameter, peers, tool.input_schema, rng, self._words)
+        return deviations(value, schema, parameter, peers, tool.input_schema, rng, self._words, self._files)
+
+
+def _known_already(trajectory: Trajectory, request: str, said: set[tuple[int, str]]) -> list[CriticalParameter]:
+    """Arguments that come from an earlier result and that the user says all the same, with the words that do.
+
+    Single figures and the like stand in requests for much else, so they are no proof.
+    """
+    found = []
+    for edge in trajectory.edges:
+        words = next((form for form in forms(edge.value) if len(form) > 2 and stands_in(form, request)), "")
+        if words and (edge.target, edge.parameter) not in said and not isinstance(edge.value, bool):
+            claim = {"step": edge.target, "parameter": edge.parameter, "value": edge.value, "evidence": words}
+            found.append(CriticalParameter.model_validate(claim))
+    return found
 
 
 def _hard(twist: Twist, part: Clause) -> dict[str, Json]:
@@ -166,6 +183,7 @@ class _Composer:
         self.author, self.trajectory, self.tools, self.style, self.rng = author, trajectory, tools, style, rng
         self.twist = twist
         self.earlier: dict[str, str] = {}
+        """The one file that "the same file" would mean, with the words that name it; empty where that is not clear."""
 
     def write(self) -> tuple[str, dict[int, Clause]]:
         """Write the request, with the clause that speaks for each step."""
@@ -197,6 +215,8 @@ class _Composer:
         """Say the steps up to the check, then both branches, then what follows either way."""
         taken = condition.step + 1
         before = {i: self._step(i) for i in range(taken)}
+        if not condition.holds:  # the other branch is said before, and may name a file
+            self.earlier = {}
         chosen = self._step(taken)
         other_tool, other_arguments = (
             (condition.else_tool, condition.else_arguments)
@@ -204,6 +224,7 @@ class _Composer:
             else (condition.then_tool, condition.then_arguments)
         )
         other = self._clause(other_tool, other_arguments, {}, ("question", "statement"))
+        self.earlier = {}
         after = {i: self._step(i) for i in range(taken + 1, len(self.trajectory.steps))}
         branches = [chosen, other] if condition.holds else [other, chosen]
         clauses = [*before.values(), *branches, *after.values()]
@@ -225,7 +246,10 @@ class _Composer:
         }
         twist = self.twist if self.twist and self.twist.step == index else None
         part = self._clause(step.tool, step.arguments, hidden, ("question", "statement") if index else (), twist)
-        self.earlier.update(part.values)
+        if twist or hidden or len(part.values) > 1:  # "the same file" could mean several things now
+            self.earlier = {}
+        elif part.values:
+            self.earlier = part.values
         return part
 
     def _clause(

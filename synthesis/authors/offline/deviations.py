@@ -6,9 +6,10 @@ For numbers, dates, cells and the like those words need a reading, which is ours
 misread. Nothing here knows a server; what a phrasebook offers for the parameter comes in as `peers`.
 """
 
+import posixpath
 import random
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,10 +20,16 @@ from synthesis.schemas import properties, resolved
 from synthesis.text.equality import normal_form
 from synthesis.text.kinds import Kind, kind_of
 from synthesis.text.lexicon import Words, lexicon
-from synthesis.text.similarity import looks_alike, similarity, typos
+from synthesis.text.similarity import looks_alike, typos
 
 EACH = 2
 """At most so many values of each kind of mutation, so that no kind crowds out the others."""
+
+_EXAMPLES = re.compile(r"(?i)e\.g\.|\bexamples?\b|such as|\blike\b")
+_QUOTED = re.compile("[\"'`\u2018\u201c]([^\"'`\u2018\u2019\u201c\u201d\n]{1,40})[\"'`\u2019\u201d]")
+_ITEM = re.compile(r"(?<![\w-])(?!or\b|and\b)[A-Za-z][\w-]*")
+_LISTS = re.compile(r"[A-Za-z][\w-]*(?:(?:, or |, | or |/|\|)[A-Za-z][\w-]*)+")
+"""Lists of single words: `left, center or right`, `rows|columns`."""
 
 _SHAPED: dict[Kind, Callable[[str, random.Random], list[Option]]] = {
     "date": shapes.dates, "time": shapes.times, "zone": shapes.zones, "color": shapes.colors, "path": shapes.paths,
@@ -39,16 +46,18 @@ def deviations(
     root: dict[str, Any],
     rng: random.Random,
     words: Words | None = None,
+    files: Sequence[str] = (),
 ) -> list[Option]:
     """Return the mutation pool of one value: (kind, value) pairs, no value twice, none equal to the given one.
 
     `schema` is the parameter's own schema and `root` the tool's; `peers` are other values known for the parameter;
-    `words` relates the words of texts, by default the project's lexicon.
+    `words` relates the words of texts, by default the project's lexicon; `files` are the paths that exist: a path that
+    exists deviates to another of its kind first, which a tool then takes without complaint.
     Whether a value passes the schema, and whether the request supports it, is for the caller to check.
     """
     hint = f"{parameter} {schema.get('description', '')}"
     others = [peer for peer in peers if type(peer) is type(value) and normal_form(peer) != normal_form(value)]
-    found = _Maker(root, rng, words or lexicon()).options(value, schema, hint, others)
+    found = _Maker(root, rng, words or lexicon(), files).options(value, schema, hint, others)
     kinds: dict[MutationKind, list[Json]] = {}
     seen = {normal_form(value)}
     for kind, option in found:
@@ -78,14 +87,28 @@ def _relation(value: Json, other: Json) -> MutationKind:
     return "lexical_similarity" if looks_alike(value, other) else "co_hyponym"
 
 
-def _choices(value: str, choices: list[str], rng: random.Random) -> list[Option]:
-    """Other members of an enumeration; the least similar of many counts as irrelevant."""
-    drawn = rng.sample(choices, len(choices))
-    found: list[Option] = [(_relation(value, choice), choice) for choice in drawn]
-    if len(choices) > 4 and not any(kind == "irrelevance" for kind, _ in found):
-        farthest = min(drawn, key=lambda choice: similarity(value, choice))
-        found.insert(0, ("irrelevance", farthest))
-    return found
+def _choices(value: str, choices: Iterable[str], rng: random.Random) -> list[Option]:
+    """Other members of a closed set: all of one class, so none is irrelevant."""
+    drawn = list(dict.fromkeys(choices))
+    return [(_relation(value, choice), choice) for choice in rng.sample(drawn, len(drawn))]
+
+
+def closed_set(value: str, schema: dict[str, Any], peers: Sequence[Json]) -> list[str]:
+    """The members but `value` of the closed set that a parameter takes its value from; empty where it is open.
+
+    That is an enumeration, or what the description lists as choices, and does not call examples, with `value` among
+    them. Other known values (`peers`) of the same set count too.
+    """
+    if listed := [choice for choice in schema.get("enum", []) if isinstance(choice, str)]:
+        return [choice for choice in listed if choice != value]
+    description = str(schema.get("description", ""))
+    if _EXAMPLES.search(description):
+        return []
+    for items in (_QUOTED.findall(description), *(_ITEM.findall(part) for part in _LISTS.findall(description))):
+        if len(items) > 1 and value in items:
+            known = [peer for peer in peers if isinstance(peer, str) and _ITEM.fullmatch(peer)]
+            return [item for item in dict.fromkeys([*items, *known]) if item != value]
+    return []
 
 
 def texts(value: str, rng: random.Random, known: Words) -> list[Option]:
@@ -138,6 +161,7 @@ class _Maker:
     root: dict[str, Any]
     rng: random.Random
     words: Words
+    files: Sequence[str] = ()
 
     def options(self, value: Json, schema: Any, hint: str, peers: list[Json]) -> list[Option]:
         schema = resolved(schema, self.root) if isinstance(schema, dict) else {}
@@ -150,14 +174,22 @@ class _Maker:
         if isinstance(value, int | float):
             own = shapes.numbers(value, self.rng)
         elif isinstance(value, str):
-            if choices := [choice for choice in schema.get("enum", []) if isinstance(choice, str) and choice != value]:
+            if choices := closed_set(value, schema, peers):
                 return _choices(value, choices, self.rng)
+            if value in self.files and (others := self._other_files(value)):
+                return others
             shaped = _SHAPED.get(kind_of(value, hint))
             own = shaped(value, self.rng) if shaped else texts(value, self.rng, self.words)
         else:
             return []
         known = _peers(value, peers, self.rng)
         return own + known if kind_of(value, hint) == "zone" else known[:2] + own + known[2:]
+
+    def _other_files(self, value: str) -> list[Option]:
+        """Existing files with the same ending, the one with the most similar name as its confusion."""
+        ending = posixpath.splitext(value)[1]
+        same = [path for path in self.files if path != value and posixpath.splitext(path)[1] == ending]
+        return _choices(value, same, self.rng)
 
     def _list(self, value: list[Json], schema: dict[str, Any], hint: str, peers: list[Json]) -> list[Option]:
         """One item changed, left out (narrower) or added from a peer (broader); or a peer as a whole."""
@@ -171,9 +203,6 @@ class _Maker:
         extra = [item for peer in peers for item in peer if item not in value and not isinstance(item, list | dict)]
         if extra and not any(isinstance(item, list | dict) for item in value):
             found.append(("hypernym", [*value, rng.choice(extra)]))
-        if len(peers) > 4:
-            farthest = min(peers, key=lambda peer: similarity(normal_form(value), normal_form(peer)))
-            found.append(("irrelevance", farthest))
         return rng.sample(found, len(found))
 
     def _object(self, value: dict[str, Json], schema: dict[str, Any], peers: list[Json]) -> list[Option]:

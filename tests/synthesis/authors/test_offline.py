@@ -5,6 +5,7 @@ import random
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -20,14 +21,14 @@ from authoring import (
 )
 from jsonschema import Draft202012Validator
 
-from synthesis.authors.base import is_reference
+from synthesis.authors.base import Draft, is_reference
 from synthesis.authors.offline import styles
 from synthesis.authors.offline.author import OfflineAuthor
 from synthesis.authors.offline.guesses import samples
 from synthesis.authors.offline.phrasebook import FOLDER, load_folder, load_phrasebook
 from synthesis.authors.offline.wording import Clause
 from synthesis.errors import UserError
-from synthesis.records import Json, Tool, Trajectory
+from synthesis.records import Edge, Json, Step, Tool, Trajectory
 from synthesis.requests.critical import ground
 
 UNKNOWN = Tool(
@@ -237,3 +238,61 @@ def test_shipped_phrasebooks_give_requests_in_which_the_values_stand() -> None:
                 claims += [claim.by_rule for claim in ground(trajectory, draft, {tool.full_name: tool})]
     assert len(claims) > 300
     assert sum(claims) / len(claims) > 0.95
+
+
+def _draft(folder: Path, *steps: Step, edges: Sequence[Edge] = (), seed: int = 0, variant: int = 0) -> Draft:
+    (folder / "files.yaml").write_text(FILES, encoding="utf-8")
+    trajectory = Trajectory(id="t", pattern="sequential", steps=list(steps), edges=list(edges))
+    return OfflineAuthor(folder).compose(trajectory, {tool.full_name: tool for tool in FILE_TOOLS}, variant, seed)
+
+
+FILES = """
+server: files
+field: files
+tools:
+  read:
+    effect: read
+    object: file
+    heads: ["read a file"]
+    phrases: {path: ["in {v}"]}
+    cases: [{path: {one_of: [/data/a.txt, /data/b.txt]}}]
+  move:
+    effect: write
+    object: file
+    heads: ["move a file"]
+    phrases: {source: ["from {v}"], to: ["to {v}"]}
+    cases: [{source: /data/a.txt, to: /data/b.txt}]
+"""
+FILE_TOOLS = [
+    Tool(
+        server="files",
+        name=name,
+        input_schema={"type": "object", "properties": {p: {"type": "string"} for p in names}, "required": names},
+    )
+    for name, names in (("read", ["path"]), ("move", ["source", "to"]))
+]
+
+
+def _file_step(turn: int, tool: str, **arguments: Json) -> Step:
+    return Step(turn=turn, tool=f"files__{tool}", arguments=arguments, result="ok", primitive_id=str(turn))
+
+
+def test_the_same_file_is_said_only_where_one_file_was_named_last(tmp_path: Path) -> None:
+    read_a, read_b = (_file_step(0, "read", path=f"/data/{name}.txt") for name in "ab")
+    again = _file_step(2, "read", path="/data/a.txt")
+    clear = [_draft(tmp_path, read_a, again, seed=seed).request for seed in range(40)]
+    assert any("same file" in request for request in clear)
+    for between in (read_b, _file_step(1, "move", source="/data/a.txt", to="/data/b.txt")):
+        unclear = [_draft(tmp_path, read_a, between, again, seed=seed).intentions[2] for seed in range(40)]
+        assert not any("same file" in words for words in unclear)
+
+
+def test_a_value_that_the_user_says_is_critical_though_a_result_holds_it_too(tmp_path: Path) -> None:
+    first, second = _file_step(0, "read", path="/data/a.txt"), _file_step(1, "read", path="/data/a.txt")
+    edge = Edge(source=0, target=1, parameter="path", value="/data/a.txt")
+    draft = _draft(tmp_path, first, second, edges=[edge])
+    claims = {(claim.step, claim.parameter): claim.evidence for claim in draft.critical}
+    assert claims[1, "path"] == "/data/a.txt"
+    unsaid = _file_step(1, "read", path="/data/c.txt")
+    hidden = Edge(source=0, target=1, parameter="path", value="/data/c.txt")
+    assert (1, "path") not in {(c.step, c.parameter) for c in _draft(tmp_path, first, unsaid, edges=[hidden]).critical}

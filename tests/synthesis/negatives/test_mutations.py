@@ -1,7 +1,9 @@
 """Negatives: valid calls that deviate from the request in critical parameters, and only there."""
 
+import random
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 from authoring import (
@@ -18,8 +20,9 @@ from jsonschema import Draft202012Validator
 
 from synthesis.authors.offline.author import OfflineAuthor
 from synthesis.negatives.distances import Distance, meaning, surface
-from synthesis.negatives.mutations import allowed, apply, deletable, negatives, sites
-from synthesis.records import Sample, Trajectory
+from synthesis.negatives.mutations import THRESHOLD, Site, _drawn, allowed, apply, deletable, negatives, sites
+from synthesis.negatives.sampling import complexity
+from synthesis.records import Sample, Tool, Trajectory
 from synthesis.text.embedding import available
 from synthesis.text.equality import same_meaning
 from synthesis.text.evidence import supported
@@ -135,6 +138,50 @@ def test_only_what_may_go_and_matters_is_deleted() -> None:
     assert not deletable(tool, {"customer": "Ben Costa", "limit": 10}, "limit"), "10 is the default"
     assert not deletable(tool, {"customer": "Ben Costa"}, "customer")
     assert not deletable(tool, {"customer": "Ben Costa", "since": "/data"}, "since"), "where servers work anyway"
+
+
+@pytest.mark.parametrize(
+    ("schema", "value", "may_go"),
+    [
+        ({"type": "boolean"}, False, False),
+        ({"type": "boolean", "default": None}, False, False),
+        ({"type": "boolean"}, True, True),
+        ({"type": "boolean", "default": True}, False, True),
+        ({"type": "string"}, "", False),
+        ({"type": "array"}, [], False),
+        ({"type": "string", "description": "Where it stands. Defaults to 'after'."}, "after", False),
+        ({"type": "string", "description": "Where it stands (default: after)"}, "after", False),
+        ({"type": "string", "description": "before, or after (the default)"}, "after", False),
+        ({"type": "string", "description": "Where it stands. Defaults to 'after'."}, "before", True),
+        ({"type": "string", "default": "CET"}, "Europe/Rome", False),
+        ({"type": "string", "default": "fluid ounce"}, "fluid ounce (US)", False),
+        ({"type": "integer", "description": "Default 10"}, 10, False),
+    ],
+)
+def test_what_silence_says_too_is_not_deleted(schema: dict[str, Any], value: Any, may_go: bool) -> None:
+    tool = Tool(server="s", name="t", input_schema={"type": "object", "properties": {"p": schema}})
+    assert deletable(tool, {"p": value}, "p") == may_go
+
+
+def test_a_default_in_the_tools_own_docstring_counts() -> None:
+    schema = {"type": "object", "properties": {"width": {"type": "integer"}, "height": {"type": "integer"}}}
+    text = "Draw a box.\n\nArgs:\n    width: in points, default 72\n    height: in points\n"
+    tool = Tool(server="s", name="t", description=text, input_schema=schema)
+    assert not deletable(tool, {"width": 72, "height": 72}, "width")
+    assert deletable(tool, {"width": 72, "height": 72}, "height")
+
+
+def test_the_least_complex_tenth_is_dropped_however_few_the_parameters() -> None:
+    for count in (1, 2, 5, 8):
+        near, far = [[0.01, 0.9]] * count, [[0.9, 0.95]] * count
+        for pools, all_drawn in ((near, False), (far, True)):
+            here = [Site(None, [None] * 2, options) for options in pools]  # type: ignore[arg-type, list-item]
+            rng = random.Random(0)
+            drawn = list(_drawn(here, 3**count, 0, rng)) if count < 5 else list(_drawn(here, 400, 0, rng))
+            scores = [complexity(len(m), count, d) for m, d in drawn]
+            assert min(scores) >= 0.5 / count + THRESHOLD * (1 - 0.5 / count) - 0.01
+            if count < 5:
+                assert (len(drawn) == 3**count - 1) == all_drawn
 
 
 def test_budget_is_met_exactly_where_there_is_enough(author: OfflineAuthor) -> None:

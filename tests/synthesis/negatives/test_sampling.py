@@ -5,11 +5,12 @@ import math
 import random
 from collections import Counter
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
-from synthesis.negatives.sampling import LEVELS, Mask, Space, complexity, from_bins, mask_quotas, share
+from synthesis.negatives.sampling import LEVELS, Mask, Space, complexity, drawn_share, from_bins, mask_quotas, share
 
 DEVIATIONS = st.lists(st.lists(st.floats(0, 1), max_size=4), min_size=1, max_size=5)
 THRESHOLDS = st.sampled_from([0.0, 0.1, 0.4, 0.7])
@@ -66,8 +67,22 @@ def test_mask_quotas_sum_to_the_budget_and_forget_no_mask(sizes: list[int], budg
 
 
 def test_budget_goes_geometrically_over_the_number_of_mutated_sites() -> None:
-    drawn = Space([[0.2, 0.5, 0.9]] * 6).sample(16, random.Random(0))
-    assert [Counter(sum(c > 0 for c in d) for d in drawn)[k] for k in range(1, 6)] == [9, 4, 2, 1, 0]
+    space = Space([[0.2, 0.5, 0.9]] * 6)
+    counts = Counter(sum(c > 0 for c in d) for seed in range(400) for d in space.sample(4, random.Random(seed)))
+    assert set(counts) == {1, 2, 3, 4, 5, 6}, "every number of mutated sites occurs, however small the budget"
+    for k in range(1, 6):
+        assert counts[k] / counts[k + 1] == pytest.approx(2, rel=0.35)
+
+
+@given(st.lists(st.integers(0, 9), min_size=1, max_size=8), st.integers(0, 60), st.integers(0, 99))
+def test_a_drawn_share_is_whole_and_keeps_to_its_caps(caps: list[int], budget: int, seed: int) -> None:
+    weights = [0.5**k for k in range(len(caps))]
+    quotas = drawn_share(budget, weights, caps, random.Random(seed))
+    assert sum(quotas) == min(budget, sum(caps))
+    assert all(0 <= quota <= cap for quota, cap in zip(quotas, caps, strict=True))
+
+
+def test_the_highest_averages_lose_no_remainder() -> None:
     assert share(4, [1, 0.5, 0.25], [9, 9, 9]) == [3, 1, 0]
 
 

@@ -1,6 +1,7 @@
 """Trajectories: plans of four patterns, executed from end to end, with proven data flow."""
 
 import asyncio
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from synthesis.trajectories.plans import (
     MEMORY_SHARE,
     Plan,
     PlannedCall,
+    PlannedCondition,
     Planner,
     reads_only,
 )
@@ -120,6 +122,19 @@ def test_conditions_come_out_as_recorded_and_both_ways(tmp_path: Path, primitive
         assert taken == branches[condition.holds]
         assert taken[0] != branches[not condition.holds][0]
         assert not mentions(str(trajectory.steps[0].arguments), condition.value)
+
+
+def test_a_condition_holds_for_the_whole_answer_not_for_what_is_shown_of_it(primitives: Journal[Primitive]) -> None:
+    look = next(p for p in primitives if p.tool == "weather__get_forecast" and p.verdict == "ok")
+    taken, other = [p for p in primitives if p.tool == "weather__get_alerts" and p.verdict == "ok"][:2]
+    calls = tuple(PlannedCall(turn, p.tool, p.arguments, p.id) for turn, p in enumerate((look, taken)))
+    instead = PlannedCall(1, other.tool, other.arguments, other.id)
+    known = {p.id: p for p in primitives}
+    shown = 12
+    word = re.findall(r"[A-Za-z]{3,}", look.result[shown:])[-1]
+    plan = Plan("conditional", calls, PlannedCondition(word, False, instead))
+    with pytest.raises(RejectionError, match=r"condition: .* is in the whole result"):
+        asyncio.run(execute(FakeServers(), POLICIES, plan, known, shown))
 
 
 def test_parallel_calls_do_not_depend_on_their_order(tmp_path: Path, primitives: Journal[Primitive]) -> None:
