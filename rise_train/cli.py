@@ -318,6 +318,8 @@ def _show_summary(summary: "Summary") -> None:
     console.print(table, highlight=False)
     done = "was complete before" if summary.already_done else f"done in {summary.seconds:.0f} s"
     console.print(f"{done}: {summary.run / 'dataset'}", highlight=False, soft_wrap=True)
+    for sentence in summary.advice:
+        console.print(f"note: {sentence}", highlight=False, soft_wrap=True, markup=False)
 
 
 def _shown(count: Any) -> str:

@@ -68,6 +68,8 @@ class Summary:
     seconds: float
     already_done: bool = False
     """The run was complete before; nothing was called."""
+    advice: tuple[str, ...] = ()
+    """What the data lacks, and what to set, a sentence each."""
 
 
 def synthesize(
@@ -148,11 +150,12 @@ def synthesize(
     with locked(run, "`rise synth`"), ExitStack() as files:
         manifest = open_run(run, config, fresh)
         if manifest["complete"] and (run / "dataset").is_dir():
-            return Summary(run, manifest["counts"], time.monotonic() - started, already_done=True)
+            seconds, advice = time.monotonic() - started, tuple(manifest.get("advice", ()))
+            return Summary(run, manifest["counts"], seconds, already_done=True, advice=advice)
         writer, costs = _author(llm, run, seed, file, files, words)
         work = Run(run, config, manifest, file, writer, files, costs)
         asyncio.run(_make(work, record, replay))
-    return Summary(run, work.counts, time.monotonic() - started)
+    return Summary(run, work.counts, time.monotonic() - started, advice=tuple(work.manifest["advice"]))
 
 
 def _check_numbers(**numbers: int) -> None:
@@ -199,7 +202,33 @@ async def _make(run: Run, record: Path | None, replay: Path | None) -> None:
     await dataset_stage(run)
     run.counts["primitives"] = count_calls(run.journal("primitives", Primitive))
     costs = {"costs": run.costs.table()} if run.costs else {}
-    run.note(complete=True, counts=run.counts, seconds=run.seconds, **costs)
+    run.note(complete=True, counts=run.counts, seconds=run.seconds, advice=_advice(run), **costs)
+
+
+def _advice(run: Run) -> list[str]:
+    """What the data lacks, and what to set: said where the run says that it is done."""
+    found, counts, refused = [], run.counts, run.pool[0].refused
+    if len(refused) > len(run.tools):
+        names = ", ".join(sorted(tool.full_name for tool in refused)[:3])
+        found.append(
+            f"only {len(run.tools)} of {len(run.tools) + len(refused)} tools may run; the others ({names}, ...) are "
+            "not marked read-only: name those that may run in the sandbox in `rise.allow` of their server"
+        )
+    if counts["positives"] < run.config.positives:
+        found.append(
+            f"{counts['positives']} positives instead of {run.config.positives}: the calls that worked allow no more; "
+            "allow more tools, or try more calls of each"
+        )
+    if empty := [
+        f"{table}/{side}" for table in ("sft", "preference") for side, rows in counts[table].items() if not rows
+    ]:
+        found.append(f"no rows in {', '.join(empty)}: ask for more by --positives, or allow more tools by `rise.allow`")
+    if not counts["negatives"]:
+        found.append(
+            "there are no negatives, so nothing for DPO: no call that worked has a parameter whose value the user says "
+            "and that could be another"
+        )
+    return found
 
 
 def _tell_left_out(run: Run) -> None:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from jsonschema import Draft7Validator, Draft202012Validator
+from jsonschema import Draft7Validator, Draft202012Validator, FormatChecker
 from jsonschema.exceptions import SchemaError
 from jsonschema.protocols import Validator
 from jsonschema.validators import validator_for
@@ -19,6 +19,8 @@ from referencing.jsonschema import DRAFT202012
 from synthesis.records import Json, Tool
 
 Schema = dict[str, Any]
+_DAY = r"\d{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12]\d|3[01])"
+_CLOCK, _OFFSET = r"(?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d(?:\.\d+)?", r"(?:[Zz]|[+-][01]\d:[0-5]\d)"
 _known: dict[tuple[int, str], tuple[Schema, Validator]] = {}
 """Validators by the identity of the whole schema and the parameter; the schema itself is held, so none takes its id."""
 
@@ -26,6 +28,36 @@ _known: dict[tuple[int, str], tuple[Schema, Validator]] = {}
 _drafts: dict[int, tuple[Schema, type[Validator]]] = {}
 _NOTHING_MORE: Registry[Any] = Registry()
 """References outside of a schema lead nowhere."""
+
+
+FORMATS = FormatChecker(("date", "email", "idn-email", "ipv4", "ipv6", "uuid"))
+"""Formats that texts are held to where calls are made up; besides those of `jsonschema`, some that it leaves out."""
+
+
+@FORMATS.checks("date-time")
+def _date_time(value: object) -> bool:
+    return not isinstance(value, str) or re.fullmatch(rf"{_DAY}[Tt ]{_CLOCK}{_OFFSET}", value) is not None
+
+
+@FORMATS.checks("time")
+def _time(value: object) -> bool:
+    return not isinstance(value, str) or re.fullmatch(rf"{_CLOCK}{_OFFSET}", value) is not None
+
+
+@FORMATS.checks("duration")
+def _duration(value: object) -> bool:
+    return not isinstance(value, str) or re.fullmatch(r"P(?!$)(\d+[YMWD])*(T(\d+[HMS])+)?", value) is not None
+
+
+@FORMATS.checks("uri")
+def _uri(value: object) -> bool:
+    return not isinstance(value, str) or re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*:[^\s<>\"{}|\\^`]+", value) is not None
+
+
+@FORMATS.checks("hostname")
+def _hostname(value: object) -> bool:
+    label = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+    return not isinstance(value, str) or re.fullmatch(rf"{label}(?:\.{label})*", value) is not None
 
 
 def properties(schema: Mapping[str, Json]) -> dict[str, Schema]:
@@ -148,16 +180,20 @@ def _fits(root: Schema, draft: type[Validator]) -> bool:
     return True
 
 
-def validator(schema: Schema, root: Schema) -> Validator:
-    """What judges values by `schema`, a part of `root`, in which its references point. Nothing is ever fetched."""
-    return _draft(root)(root, registry=_NOTHING_MORE).evolve(schema=schema)
+def validator(schema: Schema, root: Schema, formats: bool = False) -> Validator:
+    """What judges values by `schema`, a part of `root`, in which its references point. Nothing is ever fetched.
+
+    With `formats` a text has to be of its `format`, too, as far as it is one of `FORMATS`; a schema only names it.
+    """
+    checker = FORMATS if formats else None
+    return _draft(root)(root, registry=_NOTHING_MORE, format_checker=checker).evolve(schema=schema)
 
 
 def _validator(tool: Tool, name: str) -> Validator:
     """The validator of one parameter, or of all arguments for the empty name; made once a schema."""
     root = tool.input_schema
     if (id(root), name) not in _known:
-        _known[id(root), name] = (root, validator(schema_of(tool, name) if name else root, root))
+        _known[id(root), name] = (root, validator(schema_of(tool, name) if name else root, root, formats=True))
     return _known[id(root), name][1]
 
 

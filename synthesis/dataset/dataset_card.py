@@ -56,7 +56,9 @@ def card(counts: Mapping[str, Json], facts: Mapping[str, Json]) -> str:
         if key in counts
     )
     about = "\n".join(f"- {name}: {value}" for name, value in facts.items())
-    return _CARD.format(tables=tables, about=about, **{key: counts[key] for key in _IN_CARD})
+    return _CARD.format(
+        tables=tables, about=about, executed=_executed(counts), **{key: counts[key] for key in _IN_CARD}
+    )
 
 
 _IN_CARD = ("positives", "negatives", "groups", "trajectories", "tools", "servers", "sft", "preference")
@@ -72,8 +74,7 @@ configs:
 
 {positives} positives over {trajectories} trajectories of {tools} tools on {servers} real MCP servers; {negatives}
 negatives in {groups} groups. Every positive trajectory was executed from end to end in a clean sandbox; every negative
-keeps the request and deviates from it in the call, most often in an intent-aware critical parameter. The negatives were
-executed too: `covert` ones are answered as if all were well, `overt` ones with an error.
+keeps the request and deviates from it in the call, most often in an intent-aware critical parameter. {executed}
 
 - `sft` ({sft[train]} train, {sft[test]} test): `messages`, `tools`, `meta`.
 - `preference` ({preference[train]} train, {preference[test]} test): `prompt`, `chosen`, `rejected` (a list of message
@@ -88,6 +89,19 @@ share no trajectory, no request and no sequence of calls.
 
 {about}
 """
+
+
+def _executed(counts: Mapping[str, Json]) -> str:
+    """What was done with the negatives: whether the tools were asked, and what they said."""
+    rows = counts.get("executed_by_kind", {}).values()
+    covert, overt, unknown = (sum(row[verdict] for row in rows) for verdict in ("covert", "overt", "not executed"))
+    if not covert + overt:
+        return "The negatives were\nnot executed: no tool was asked what it says to them."
+    some = f" {unknown} could not be executed." if unknown else ""
+    return (
+        f"The negatives were\nexecuted too: {covert} are `covert`, answered as if all were well, and {overt} `overt`, "
+        f"with an error.{some}"
+    )
 
 
 def _table(title: str, head: str, rows: Mapping[str, int]) -> str:

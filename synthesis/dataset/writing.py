@@ -108,7 +108,9 @@ def save(sides: Mapping[str, Sequence[Row]], kinds: Mapping[str, str], folder: P
     shown = datasets.is_progress_bar_enabled()
     datasets.disable_progress_bars()
     try:
-        datasets.DatasetDict(made).save_to_disk(str(folder))
+        # An empty split needs a file too: without any, `load_from_disk` cannot read it back (datasets 5.2).
+        shards = {side: None if part.num_rows else 1 for side, part in made.items()}
+        datasets.DatasetDict(made).save_to_disk(str(folder), num_shards=shards)
     finally:
         if shown:
             datasets.enable_progress_bars()

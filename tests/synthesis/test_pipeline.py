@@ -156,6 +156,9 @@ def test_without_executions_the_tools_are_not_asked(made: Summary, tmp_path: Pat
     assert negatives
     assert all(negative["executed"] is None for negative in negatives)
     assert plain.counts["positives"] == made.counts["positives"]
+    assert "not executed: no tool was asked" in (plain.run / "dataset" / "README.md").read_text()
+    covert = sum(row["covert"] for row in made.counts["executed_by_kind"].values())
+    assert f"executed too: {covert} are `covert`" in (made.run / "dataset" / "README.md").read_text()
 
 
 def test_a_server_that_does_not_start_is_named(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from synthesis.schemas import (
     resolved,
     schema_of,
     type_of,
+    validator,
 )
 
 TOOL = TOOLS["weather__get_forecast"]
@@ -67,7 +68,9 @@ def test_the_declared_type_is_read_through_references_and_alternatives() -> None
     schema = {"properties": {"a": {"$ref": "#/$defs/n", "description": "of a"}}, "$defs": {"n": {"type": "number"}}}
     tool = Tool(server="s", name="t", input_schema=schema)
     assert resolved(schema_of(tool, "a"), schema) == {"type": "number", "description": "of a"}
-    assert type_of(resolved({"oneOf": [{"type": "null"}, {"type": ["null", "integer"]}]}, schema)) == "integer"
+    assert type_of, (
+        validator(resolved({"oneOf": [{"type": "null"}, {"type": ["null", "integer"]}]}, schema)) == "integer"
+    )
     assert type_of({}) == "string"
 
 
@@ -114,3 +117,24 @@ UNUSABLE: dict[str, tuple[Any, str]] = {
 def test_what_cannot_be_read_is_told_in_a_sentence(schema: Any, said: str) -> None:
     assert said in fault(schema)
     assert "\n" not in fault(schema)
+
+
+FORMATS = ["date", "date-time", "time", "duration", "email", "uuid", "ipv4", "ipv6", "hostname", "uri"]
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_format_has_values_of_its_own_and_refuses_others(form: str) -> None:
+    schema = {"type": "object", "properties": {"begin": {"type": "string", "format": form}}}
+    tool = Tool(server="s", name="t", input_schema=schema)
+    values = samples("begin", schema_of(tool, "begin"), schema)
+    assert len(values) > 1
+    assert all(accepts(tool, "begin", value) for value in values)
+    assert not accepts(tool, "begin", "in the garden")
+    assert form == "hostname" or not accepts(tool, "begin", "garden")
+
+
+def test_a_schema_itself_only_names_a_format() -> None:
+    schema = {"type": "string", "format": "date"}
+    assert validator(schema, schema).is_valid("tomorrow")
+    assert not validator(schema, schema, formats=True).is_valid("tomorrow")
+    assert validator({"format": "phone"}, {}, formats=True).is_valid("tomorrow"), "unknown formats hold nothing back"

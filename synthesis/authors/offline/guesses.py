@@ -76,7 +76,7 @@ def samples(name: str, schema: Schema, root: Schema, world: World | None = None,
     """
     schema = resolved(schema, root)
     try:
-        judge = validator(schema, root)
+        judge = validator(schema, root, formats=True)
         raw = _raw(name, schema, root, world or World(), depth)
         valid = [value for value in raw if judge.is_valid(value)]
     except (SchemaError, re.error, RecursionError):
@@ -175,10 +175,12 @@ def _concept(name: str, form: str, world: World) -> str:
     if name in _ENDS and _FILES & set(world.tool.split()):
         return "path"
     lex = lexicon()
-    formats = {"date": "date", "time": "time", "email": "email", "uri": "url"}
+    formats = {"time": "clock", "idn-email": "email", "uri": "url", "iri": "url", "uri-reference": "url"}
+    formats |= {"idn-hostname": "hostname"}
     words = [word.rstrip("0123456789") or word for word in reversed(spaced(name).split())]
     known = [lex.parameter_words.get(word, word if word in lex.values else "") for word in words]
-    return next((concept for concept in [formats.get(form, ""), *known] if concept), "word")
+    named = formats.get(form, form if form in lex.values else "")
+    return next((concept for concept in [named, *known] if concept), "word")
 
 
 def _paths(name: str, concept: str, world: World) -> list[Json]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from broken import HERE
+from datasets import load_from_disk
 
 from synthesis import pipeline
 from synthesis.errors import UserError
@@ -76,3 +77,31 @@ def test_where_no_tool_may_be_called_the_run_says_what_to_set(tmp_path: Path) ->
     path = servers(tmp_path, [tool("plain", about({}), annotations={}), tool("other", about({}), annotations={})])
     with pytest.raises(UserError, match=r"no tool may be called: of 2 tools none is marked.*`rise\.allow`"):
         synthesize(path, tmp_path / "run")
+
+
+def test_what_the_data_lacks_is_said_with_what_to_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline, "MAX_WORKERS", 1)
+    unmarked = [tool(name, about({}), annotations={}) for name in ("a", "b", "c")]
+    path = servers(tmp_path, [tool("plain", about({})), *unmarked])
+    made = synthesize(path, tmp_path / "run", positives=400, negatives=2, per_tool=3)
+    few, fewer = made.advice
+    assert few.startswith("only 1 of 4 tools may run; the others (odd__a, odd__b, odd__c, ...)")
+    assert "`rise.allow`" in few
+    assert " positives instead of 400: " in fewer
+    assert synthesize(path, tmp_path / "run", positives=400, negatives=2, per_tool=3).advice == made.advice
+    made = synthesize(path, tmp_path / "small", positives=2, negatives=2, per_tool=1)
+    assert any(sentence.startswith("no rows in sft/test, preference/test: ") for sentence in made.advice)
+    sft, preference = (load_from_disk(str(made.run / "dataset" / name)) for name in ("sft", "preference"))
+    assert (len(sft["test"]), len(preference["test"])) == (0, 0), "what is empty can be read all the same"
+
+
+def test_calls_with_nothing_to_deviate_in_are_said_to_give_no_negatives(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline, "MAX_WORKERS", 1)
+    nothing = {"type": "object", "properties": {}}
+    path = servers(tmp_path, [tool(name, nothing) for name in ("list_books", "list_films", "list_plays")])
+    made = synthesize(path, tmp_path / "run", positives=4, negatives=2, per_tool=1)
+    assert any(sentence.startswith("there are no negatives, so nothing for DPO") for sentence in made.advice)
+    card = (made.run / "dataset" / "README.md").read_text()
+    assert "not executed: no tool was asked" in card
