@@ -7,6 +7,7 @@ errors, timeouts and dropped connections are retried by the SDK, which honours R
 
 import json
 import os
+import re
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from synthesis.llm.costs import Costs, Limits, load_price
 from synthesis.llm.fencing import TEXT_CHARS, fence
 from synthesis.records import Json, Record
 from synthesis.seeds import digest
-from synthesis.text.visible import shortened
+from synthesis.text.visible import shortened, whole
 
 if TYPE_CHECKING:
     from openai import OpenAI
@@ -33,6 +34,12 @@ REPAIRS = 2
 """So many times an unusable answer goes back to the model with what is wrong with it."""
 _OWN_FAULT = {"content_filter", "context_length_exceeded"}
 """Codes of a refused request that blame this one prompt, not the configuration."""
+_TOO_LONG = re.compile(
+    r"(?i)context (?:length|size|window)|maximum context|exceeds? the (?:available )?context|too many tokens"
+)
+"""What servers without such codes say of a prompt that their model has no room for (vLLM, llama.cpp)."""
+
+_FENCED = re.compile(r"```[A-Za-z]*\s*\n(.*?)```", re.DOTALL)
 
 Stage = Literal["primitives", "samples", "negatives"]
 Message = dict[str, str]
@@ -223,7 +230,7 @@ class Client:
             raise AnswerError("refusal: the provider's content filter stopped the reply")
         if choice.finish_reason == "length":
             raise AnswerError(f"truncated: the reply is longer than {self.endpoint.max_tokens} tokens")
-        return choice.message.content or ""
+        return whole(choice.message.content or _called(choice.message))
 
     def _complete(self, name: str, messages: list[Message], schema: Json, seed: int) -> "ChatCompletion":
         import openai
@@ -257,6 +264,8 @@ class Client:
         """An HTTP error that retries did not mend, as what it means here."""
         if error.code in _OWN_FAULT:
             return AnswerError(f"refusal: {error.code}")
+        if error.status_code in (400, 413, 422) and _TOO_LONG.search(str(error)):
+            return AnswerError("too long: the model's context has no room for this prompt and its answer")
         if error.status_code in (401, 403):
             env = self.endpoint.api_key_env
             return UserError(f"--api-key-env: {self.endpoint.base_url} refuses the key in {env} ({error.status_code}).")
@@ -273,8 +282,8 @@ class Client:
     def _note(self, stage: Stage, messages: list[Message], reply: "ChatCompletion") -> None:
         """Write down the cost; where the endpoint does not say, a token is taken for three bytes."""
         if reply.usage is None:
-            asked = sum(len(message["content"].encode()) for message in messages)
-            told = sum(len((choice.message.content or "").encode()) for choice in reply.choices)
+            asked = sum(len(message["content"].encode("utf-8", "replace")) for message in messages)
+            told = sum(len((choice.message.content or "").encode("utf-8", "replace")) for choice in reply.choices)
             self.costs.add(stage, -(-asked // 3), -(-told // 3))
             return
         details = reply.usage.prompt_tokens_details
@@ -294,12 +303,19 @@ def _connect(endpoint: Endpoint) -> "OpenAI":
     )
 
 
+def _called(message: Any) -> str:
+    """The answer of a model that gives it as the arguments of a tool call; empty where there is none."""
+    calls = message.tool_calls or []
+    return str(calls[0].function.arguments) if calls and getattr(calls[0], "function", None) else ""
+
+
 def _unfenced(text: str) -> str:
-    """The JSON in `text`: servers without constrained decoding put it into a code fence now and then."""
-    stripped = text.strip()
-    if stripped.startswith("```") and stripped.endswith("```"):
-        return stripped.strip("`").removeprefix("json").strip()
-    return stripped
+    """The JSON in `text`: servers without constrained decoding let a thought, words or a code fence stand around it."""
+    stripped = text.rsplit("</think>", 1)[-1].strip()
+    if fenced := _FENCED.search(stripped):
+        return fenced[1].strip()
+    start, end = stripped.find("{"), stripped.rfind("}")
+    return stripped[start : end + 1] if 0 <= start < end else stripped
 
 
 def _describe(detail: Any) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from synthesis.records import CriticalParameter, Difficulty, Distractor, Trajectory
 from synthesis.text.equality import normal_form, same_meaning
+from synthesis.text.evidence import supported
 from synthesis.text.kinds import Kind, kind_of
 
 _TOO_LOOSE: frozenset[Kind] = frozenset({"boolean", "null", "list", "object", "text"})
@@ -42,4 +43,6 @@ def distractor_fault(trajectory: Trajectory, distractors: Sequence[Distractor], 
             return f"distractor: {place}: {distractor.value!r} is the value that the call takes"
         if not distractor.evidence or distractor.evidence.casefold() not in request.casefold():
             return f"distractor: {place}: the request does not say {distractor.evidence!r}"
+        if not supported(distractor.value, distractor.evidence):
+            return f"distractor: {place}: {distractor.evidence!r} does not say {distractor.value!r}"
     return ""

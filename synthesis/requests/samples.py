@@ -6,12 +6,13 @@ from synthesis.authors.base import Author, AuthorError, Draft
 from synthesis.errors import UserError
 from synthesis.journal import Journal
 from synthesis.progress import Progress, silent
-from synthesis.records import Record, Sample, Tool, Trajectory
+from synthesis.records import Json, Record, Sample, Tool, Trajectory
 from synthesis.requests.critical import agreed, ground
 from synthesis.requests.difficulty import detected, distractor_fault
 from synthesis.run import Run
 from synthesis.seeds import digest
 from synthesis.text.equality import request_key
+from synthesis.text.kinds import kind_of
 from synthesis.workers import ahead
 
 VARIANTS = 8
@@ -127,12 +128,21 @@ def _inconsistency(trajectory: Trajectory, sample: Sample, draft: Draft) -> str:
     if not draft.request.strip():
         return "empty: the author wrote nothing"
     sourced = {(edge.target, edge.parameter) for edge in trajectory.edges}
-    sourced |= {(p.step, p.parameter) for p in sample.critical if p.by_author or p.by_rule}
+    said = [p for p in sample.critical if p.by_rule or (p.by_author and _paraphrased(p.value))]
+    sourced |= {(parameter.step, parameter.parameter) for parameter in said}
     for index, step in enumerate(trajectory.steps):
         for parameter, value in step.arguments.items():
             if (index, parameter) not in sourced:
                 return f"unsaid: step {index}, {step.tool}.{parameter} = {value!r}"
     return _intention_fault(trajectory, draft) or distractor_fault(trajectory, draft.distractors, draft.request)
+
+
+def _paraphrased(value: Json) -> bool:
+    """Whether a user may say a value in words of their own, so that the author's word is enough for it.
+
+    Words, choices and lists may be; a date, a number, a path and the like stand in the request or are not in it.
+    """
+    return kind_of(value) in ("boolean", "name", "text", "list", "object", "null")
 
 
 def _intention_fault(trajectory: Trajectory, draft: Draft) -> str:

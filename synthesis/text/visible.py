@@ -21,6 +21,11 @@ def visible(text: str) -> str:
     return "".join(char for char in text if char in "\n\t" or not _hidden(char))
 
 
+def whole(text: str) -> str:
+    """`text` with the sign for what is unreadable in place of half a surrogate pair; models do write that."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
 def _hidden(char: str) -> bool:
     return unicodedata.category(char)[0] == "C" or ord(char) in _HIDDEN_SELECTORS
 

@@ -12,8 +12,10 @@ from synthesis.authors.base import Draft
 from synthesis.llm.client import Answer
 from synthesis.records import CriticalParameter, Difficulty, Distractor, Json, MutationKind, Trajectory
 from synthesis.requests.difficulty import distractor_fault
+from synthesis.servers.workspace import map_strings
 from synthesis.text.equality import normal_form
 from synthesis.text.evidence import supported
+from synthesis.text.visible import whole
 
 Deviating = Literal["hypernym", "hyponym", "co_hyponym", "irrelevance", "antonym", "lexical_similarity"]
 
@@ -167,11 +169,20 @@ class Alternatives(Answer):
 
 
 def parsed(text: str) -> Json:
-    """`text` read as JSON; None where it is none."""
+    """`text` read as JSON; None where it is none, holds what JSON does not have (NaN), or is nested without end.
+
+    Half a surrogate pair, which models write and no file can hold, becomes the sign for what is unreadable.
+    """
     try:
-        return json.loads(text)
-    except ValueError:
+        value = json.loads(text, parse_constant=_no_number)
+        json.dumps(value)
+    except (ValueError, RecursionError):
         return None
+    return map_strings(value, whole)
+
+
+def _no_number(word: str) -> Json:
+    raise ValueError(f"{word} is no JSON")
 
 
 def typed_like(text: str, value: Json) -> Json:

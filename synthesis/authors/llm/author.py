@@ -54,7 +54,7 @@ class LLMAuthor:
 
         None come back where the model fails.
         """
-        others = offered(siblings)
+        others = offered(siblings, tool)
         asked = prompt(
             "candidates",
             "primitives",

@@ -7,7 +7,9 @@ may have written, and runs over what a server answers; so a pattern is held to a
 import json
 import re
 from collections.abc import Collection
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator
 
 from synthesis.authors.base import Candidate, is_reference
 from synthesis.authors.llm.answers import parsed
@@ -27,12 +29,20 @@ _SLOW = re.compile(r"[.)][*+{]|[*+}]\??\(?[^()|][*+{]")
 """A repeated group or dot, or two repeats side by side: what makes a search take for ever."""
 
 
+def _as_text(arguments: Json) -> Json:
+    """Arguments as text, also where a model gives them as the object itself."""
+    return json.dumps(arguments) if isinstance(arguments, dict) else arguments
+
+
+Arguments = Annotated[str, BeforeValidator(_as_text)]
+"""The text of one JSON object."""
+
+
 class SetupCall(Answer):
     """A call that comes first, so that there is something to work on."""
 
     tool: str
-    arguments: str
-    """The text of one JSON object."""
+    arguments: Arguments
 
 
 class Call(Answer):
@@ -40,8 +50,7 @@ class Call(Answer):
 
     coverage: Literal["required", "some", "all"]
     setup: list[SetupCall]
-    arguments: str
-    """The text of one JSON object."""
+    arguments: Arguments
 
     def fault(self, offered: Collection[str]) -> str:
         """What is wrong with setup and references; `offered` are the full names of the tools for setup."""
@@ -65,8 +74,8 @@ class Calls(Answer):
         """At most `count` distinct calls; the class is that of the arguments, whatever the model called it."""
         found: dict[str, Candidate] = {}
         for call in self.calls:
-            arguments = json.loads(call.arguments)
-            setup = [{"tool": part.tool, "arguments": json.loads(part.arguments)} for part in call.setup]
+            arguments = parsed(call.arguments)
+            setup = [{"tool": part.tool, "arguments": parsed(part.arguments)} for part in call.setup]
             candidate = Candidate(
                 tool=tool.full_name, arguments=arguments, setup=setup, coverage=coverage(tool, arguments)
             )

@@ -1,7 +1,8 @@
 """The prompts of the LLM author: files in `prompts/`, and tools cut to the size that a prompt has room for."""
 
 import json
-from collections.abc import Iterable
+import re
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from synthesis.llm.fencing import cleaned
 from synthesis.records import Json, Tool
 from synthesis.schemas import properties, required
 from synthesis.seeds import digest
+from synthesis.text.saying import spaced
 from synthesis.text.visible import shortened
 
 FOLDER = Path(__file__).parent / "prompts"
@@ -21,6 +23,14 @@ SCHEMA_CHARS = 12_000
 """A schema that is longer as JSON loses its descriptions; one that is still longer its optional parameters."""
 OFFERED_CHARS, BRIEF_CHARS = 8000, 200
 """What a prompt tells of the tools for setup calls, in characters, and of the description of each."""
+
+
+MISSES = 8
+"""Tools that may be too long for the room that is left before no more are tried."""
+_OPENING = {"open", "create", "start", "new", "add", "load", "connect", "login", "begin", "init", "make", "register"}
+_LOOKING = {"list", "find", "search", "get", "read", "show"}
+_briefs: dict[int, tuple[Tool, dict[str, Json], int]] = {}
+"""By the identity of the tool, which is held, so none takes its id."""
 
 
 def prompt(name: str, stage: Stage, **values: Json) -> Prompt:
@@ -51,20 +61,44 @@ def described(tool: Tool) -> dict[str, Json]:
     }
 
 
-def offered(tools: Iterable[Tool]) -> list[dict[str, Json]]:
-    """Tools for setup calls, in brief, as many as there is room for.
+def offered(tools: Sequence[Tool], tool: Tool | None = None) -> list[dict[str, Json]]:
+    """Tools for setup calls of `tool`, in brief, as many as there is room for, those first that it may need.
 
-    Those that need least come first: they open, create and list.
+    What opens or makes something comes before what looks, and that before all else; among these, what speaks of the
+    things that `tool` wants identifiers of; and then what needs least itself.
     """
+    wanted = _things(required(tool.input_schema)) if tool else frozenset()
+
+    def need(other: Tool) -> tuple[bool, bool, bool, int, str]:
+        words = spaced(other.name).split()
+        opens, looks = bool(_OPENING & set(words)), bool(_LOOKING & set(words))
+        return not opens, not (wanted & set(words)), not looks, len(required(other.input_schema)), other.full_name
+
     told: list[dict[str, Json]] = []
-    room = OFFERED_CHARS
-    for tool in sorted(tools, key=lambda tool: (len(required(tool.input_schema)), tool.full_name)):
-        brief = {**described(tool), "description": shortened(tool.description, BRIEF_CHARS)}
-        brief["parameters"] = _without_descriptions(brief["parameters"])
-        if (size := len(json.dumps(brief))) <= room:
+    room, misses = OFFERED_CHARS, 0
+    for other in sorted(tools, key=need):
+        brief, size = _brief(other)
+        if size <= room:
             told.append(brief)
             room -= size
+        elif (misses := misses + 1) > MISSES:
+            break
     return told
+
+
+def _things(parameters: Sequence[str]) -> frozenset[str]:
+    """What identifiers are of: `presentation_id` is of a presentation."""
+    found = (re.sub(r" (id|index|idx|key|name|number|path)$", "", spaced(name)) for name in parameters)
+    return frozenset(word for thing in found for word in thing.split())
+
+
+def _brief(tool: Tool) -> tuple[dict[str, Json], int]:
+    """A tool in brief, and its size in characters; worked out once a tool."""
+    if id(tool) not in _briefs:
+        brief = {**described(tool), "description": shortened(tool.description, BRIEF_CHARS)}
+        brief["parameters"] = _without_descriptions(brief["parameters"])
+        _briefs[id(tool)] = (tool, brief, len(json.dumps(brief)))
+    return _briefs[id(tool)][1:]
 
 
 def slim(schema: dict[str, Json]) -> dict[str, Json]:

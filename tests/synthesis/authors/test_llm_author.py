@@ -29,6 +29,7 @@ from synthesis.llm.costs import Costs, Limits
 from synthesis.llm.fencing import fence
 from synthesis.pipeline import synthesize
 from synthesis.records import Edge, Step, Tool, Trajectory
+from synthesis.seeds import digest
 
 ROOT = Path(__file__).parents[3]
 TINY = ROOT / "recipes" / "tiny"
@@ -159,7 +160,7 @@ def test_setup_calls_become_the_candidates_setup(tmp_path: Path) -> None:
     assert found.setup == [{"tool": "shop__open_basket", "arguments": {"city": "Oslo"}}]
     assert found.arguments["basket_id"] == reference
     told = json.loads(dict(BLOCK.findall(asked(model)))["siblings"])
-    assert [other["name"] for other in told] == ["shop__find_orders", "shop__open_basket"]
+    assert [other["name"] for other in told] == ["shop__open_basket", "shop__find_orders"]
 
 
 @pytest.mark.parametrize(
@@ -200,6 +201,43 @@ def test_tools_for_setup_are_told_in_brief_and_within_their_room() -> None:
     assert 5 < len(told) < 40
     assert len(json.dumps(told)) <= OFFERED_CHARS + 2 * len(told)
     assert "s__a" not in [other["name"] for other in told], "those that need least come first"
+
+
+def test_tools_that_open_what_is_needed_are_told_first_and_many_tools_take_no_time() -> None:
+    def made(name: str, *needed: str) -> Tool:
+        members = {p: {"type": "string"} for p in needed}
+        return Tool(
+            server="s", name=name, input_schema={"type": "object", "properties": members, "required": [*needed]}
+        )
+
+    many = [made(f"get_fact_{i:04}") for i in range(2000)]
+    opening = made("open_presentation", "file_path")
+    making, other = made("create_document", "title"), made("open_document", "file_path")
+    adding = made("format_shape", "presentation_id", "slide_index")
+    started = time.process_time()
+    for _ in range(50):
+        told = offered([*many, other, making, opening], adding)
+    assert [tool["name"] for tool in told[:3]] == ["s__open_presentation", "s__create_document", "s__open_document"]
+    assert time.process_time() - started < 5
+
+
+def test_arguments_may_be_an_object_and_broken_letters_are_mended(tmp_path: Path) -> None:
+    calls = [
+        {"coverage": "all", "setup": [], "arguments": {"customer": "Ben Costa"}},
+        {"coverage": "all", "setup": [], "arguments": '{"customer": "Anna \\ud83d"}'},
+    ]
+    with Model(replies({"calls": calls})) as model:
+        found = author(model, tmp_path).candidates(TOOLS["shop__find_orders"], 3, 0)
+    assert [candidate.arguments["customer"] for candidate in found] == ["Ben Costa", "Anna \ufffd"]
+    assert digest([candidate.arguments for candidate in found])
+
+
+@pytest.mark.parametrize("text", ['{"customer": NaN}', '{"customer": ' + "[" * 5000 + "]" * 5000 + "}"])
+def test_arguments_that_are_no_json_are_said_to_be_none(tmp_path: Path, text: str) -> None:
+    bad = {"calls": [{"coverage": "all", "setup": [], "arguments": text}]}
+    with Model(replies(bad, bad, bad)) as model:
+        assert author(model, tmp_path).candidates(TOOLS["shop__find_orders"], 3, 0) == []
+        assert "expected the text of one JSON object" in model.requests[1]["messages"][-1]["content"]
 
 
 def test_a_request_becomes_a_draft(tmp_path: Path) -> None:

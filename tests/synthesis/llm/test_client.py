@@ -78,6 +78,14 @@ def test_what_is_wrong_goes_back_to_the_model(tmp_path: Path) -> None:
         ([Reply(refusal="I would rather not.")], "refusal: I would rather not"),
         ([Reply("{", finish="content_filter")], "refusal: the provider's content filter"),
         ([Reply(status=400, error={"error": {"message": "no", "code": "content_filter"}})], "refusal: content_filter"),
+        (
+            [Reply(status=400, error={"message": "This model's maximum context length is 4096 tokens.", "code": 400})],
+            "too long: the model's context has no room",
+        ),
+        (
+            [Reply(status=400, error={"error": {"code": 400, "message": "it exceeds the available context size"}})],
+            "too long: the model's context has no room",
+        ),
     ],
 )
 def test_a_question_without_an_answer_is_rejected_once(tmp_path: Path, script: list[Reply], reason: str) -> None:
@@ -106,6 +114,27 @@ def test_passing_faults_are_retried(tmp_path: Path, fault: Reply) -> None:
         assert client(model, tmp_path, timeout_s=0.5).ask(PROMPT, City, 0).name == "Oslo"
     assert len(model.bodies) == 2
     assert model.bodies[0] == model.bodies[1]
+
+
+@pytest.mark.parametrize(
+    "around",
+    [
+        "<think>\nA city: {{...}}\n</think>\n\n{}",
+        "Here it is:\n```json\n{}\n```\nAnything else?",
+        "```JSON\n{}\n```",
+        "Sure: {} That is all.",
+    ],
+)
+def test_what_stands_around_an_answer_is_left_out(tmp_path: Path, around: str) -> None:
+    with Model([Reply(around.format(GOOD.content))]) as model:
+        assert client(model, tmp_path).ask(PROMPT, City, 0).name == "Oslo"
+        assert len(model.bodies) == 1
+
+
+def test_half_a_surrogate_pair_in_a_reply_is_no_end(tmp_path: Path) -> None:
+    with Model([Reply("no \ud83d json"), GOOD]) as model:
+        assert client(model, tmp_path).ask(PROMPT, City, 0).name == "Oslo"
+        assert "no \ufffd json" in model.requests[1]["messages"][2]["content"]
 
 
 def test_retry_after_is_honoured(tmp_path: Path) -> None:
