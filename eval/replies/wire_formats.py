@@ -23,7 +23,9 @@ from synthesis.records import Json
 
 Reader = Callable[[str], list[Json]]
 """A reply's text to its calls; raises `ValueError` where one is begun and cannot be read."""
-_STOP = re.compile(r"<\|(?:eot_id|eom_id|end_of_text|im_end|endoftext)\|>|</s>|<\uff5cend\u2581of\u2581sentence\uff5c>")
+_STOP = re.compile(
+    r"(?:\s|<\|(?:eot_id|eom_id|end_of_text|im_end|endoftext)\|>|</s>|<\uff5cend\u2581of\u2581sentence\uff5c>)+$"
+)
 _NAMED = re.compile(r"\s*([\w./-]+)\s*(?:\[CALL_ID\]\s*[\w-]+\s*)?(?:\[ARGS\])?\s*(?=\{)")
 _DECODER = json.JSONDecoder()
 
@@ -47,7 +49,7 @@ def reader_of(tokenizer: Any) -> Reader | None:
 
 def llama(text: str) -> list[Json]:
     """Objects with a name, one after the other; the first may stand behind words."""
-    text = _STOP.split(text.replace("<|python_tag|>", ""))[0].strip()
+    text = _STOP.sub("", text.replace("<|python_tag|>", "")).strip()
     calls: list[Json] = []
     at = text.find("{")
     while at >= 0:
@@ -77,7 +79,7 @@ def hermes(text: str) -> list[Json]:
     """Blocks behind the thought; the last may lack its closing tag, as that is where a model stops."""
     if "<think>" in text and "</think>" not in text:
         return []
-    spoken = _STOP.split(text.rsplit("</think>", 1)[-1])[0]
+    spoken = _STOP.sub("", text.rsplit("</think>", 1)[-1])
     blocks = spoken.split("<tool_call>")[1:]
     return [json.loads(block.split("</tool_call>", 1)[0]) for block in blocks]
 
@@ -85,7 +87,7 @@ def hermes(text: str) -> list[Json]:
 def mistral(text: str) -> list[Json]:
     """What stands behind each `[TOOL_CALLS]`: a list, an object, or a name with its arguments."""
     calls: list[Json] = []
-    for part in _STOP.split(text)[0].split("[TOOL_CALLS]")[1:]:
+    for part in _STOP.sub("", text).split("[TOOL_CALLS]")[1:]:
         if named := _NAMED.match(part):
             arguments, _ = _DECODER.raw_decode(part, named.end())
             calls.append({"name": named[1], "arguments": arguments})

@@ -29,11 +29,11 @@ def test_list_says_which_tools_may_run_and_why(tmp_path: Path, capsys: pytest.Ca
         main(["servers", "list", servers_file(tmp_path, f=entry, g=faulty())])
     assert caught.value.code == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "f 1.2.3: 2 of 14 tools may run; state memory; field faults"
+    assert lines[0] == "f 1.2.3: 2 of 15 tools may run; state memory; field faults"
     assert [line.split() for line in lines[1:3]] == [["allowed", "f__count"], ["read-only", "f__echo"]]
     assert "  denied      f__write" in lines
     assert "  not allowed f__die" in lines
-    assert "g 1.2.3: 1 of 14 tools may run; state files; field none" in lines
+    assert "g 1.2.3: 1 of 15 tools may run; state files; field none" in lines
 
 
 def test_probe_shows_what_works_and_what_does_not(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -43,7 +43,7 @@ def test_probe_shows_what_works_and_what_does_not(tmp_path: Path, capsys: pytest
     assert caught.value.code == 2
     printed = capsys.readouterr()
     good, isolation, old, mute = printed.out.splitlines()
-    assert re.fullmatch(r"ok      good 1\.2\.3: 1 of 14 tools may run; started in \d+\.\d s, ping \d+ ms", good)
+    assert re.fullmatch(r"ok      good 1\.2\.3: 1 of 15 tools may run; started in \d+\.\d s, ping \d+ ms", good)
     assert "GiB of memory" in isolation
     assert old.startswith("FAILED  server old does not start: Connection closed; it needs mcp<2")
     assert mute.startswith("FAILED  server mute does not start: it did not answer within 0.5 s")
