@@ -106,6 +106,18 @@ class _Said:
     afterthought: str = ""
 
 
+_SINGULAR = {
+    "inches": "inch",
+    "points": "point",
+    "lines": "line",
+    "entries": "entry",
+    "rows": "row",
+    "columns": "column",
+}
+_ONE = re.compile(rf"{{v}} ({'|'.join(_SINGULAR)})\b")
+"""Of one thing nobody speaks in the plural."""
+
+
 def _for(twist: Twist | None, parameter: str) -> Twist | None:
     return twist if twist and twist.parameter == parameter else None
 
@@ -114,6 +126,7 @@ def _say(way: str, value: Json, twist: Twist | None, rng: random.Random, fixed: 
     """Put `value` where `way` has `{v}`. Inside quotation marks a wrong value can only be corrected afterwards."""
     right = spoken(value, way, rng, fixed)
     if twist is None:
+        way = _ONE.sub(lambda match: "{v} " + _SINGULAR[match[1]], way) if right == "1" else way
         return _Said(way.replace("{v}", right), right)
     wrong = f'"{say(twist.wrong)}"' if right.startswith('"') else say(twist.wrong)
     if twist.late or _QUOTED.search(way):
