@@ -84,6 +84,10 @@ class CheckReport:
     """Pairs that fell away by that."""
     turn_by_turn: int = 0
     """Conversations that no one sequence serves (`masking.HistoryError`): each turn is a sequence of its own."""
+    foreign: int = 0
+    """Calls to learn that their prompt's tools do not allow."""
+    unsound: list[str] = field(default_factory=list)
+    """Why rows were left out that fail a proof, with `on_unsound: drop`."""
 
     @property
     def encoded(self) -> Sequence[Encoded]:
@@ -103,7 +107,8 @@ class CheckReport:
     def summary(self) -> dict[str, Any]:
         """The counts, for the manifest."""
         names = ("rows", "longest", "tokens", "target_tokens")
-        extra = {n: getattr(self, n) for n in ("linear", "lost", "turn_by_turn") if getattr(self, n)}
+        extra = {n: getattr(self, n) for n in ("linear", "lost", "turn_by_turn", "foreign") if getattr(self, n)}
+        extra |= {"unsound": len(self.unsound)} if self.unsound else {}
         return {"stage": self.stage, **{n: getattr(self, n) for n in names}, "dropped": len(self.dropped), **extra}
 
     def line(self) -> str:
@@ -115,6 +120,8 @@ class CheckReport:
             (self.linear, "turns of parallel calls made one call at a time"),
             (self.lost, "pairs lost by that"),
             (self.turn_by_turn, "conversations trained turn by turn, as no one sequence serves them"),
+            (self.foreign, "calls that their prompt's tools do not allow"),
+            (len(self.unsound), f"rows left out as unsound (the first: {''.join(self.unsound[:1])})"),
         ]
         parts = [f"{self.rows} {what}, {self.tokens:,} tokens, {share:.1f} % carry loss, longest {self.longest}"]
         return "check passed: " + ", ".join(parts + [f"{count} {note}" for count, note in notes if count])
@@ -153,7 +160,7 @@ def check_rows(
     chosen: Part = "all" if training_args.eval_strategy == "no" else part
 
     def make(jobs: Sequence[Job]) -> Iterator[Made]:
-        return encode(tokenizer, stage, jobs, training_args.dataset_num_proc)
+        return encode(tokenizer, stage, jobs, training_args.dataset_num_proc, data_args.on_unsound == "drop")
 
     key = _key(stage, tokenizer, data_args, training_args, chosen)
     with training_args.distributed_state.local_main_process_first():
@@ -193,7 +200,7 @@ def _key(stage: Stage, tokenizer: Any, data_args: Any, training_args: Any, part:
     if stage == "dpo" and _wants_conversations(tokenizer, data_args):
         tables.append("sft")
     data = [hash_parts(data_args, table, part != "all") for table in tables]
-    chosen = [data_args.difficulty, part, data_args.dataset_eval_split, training_args.seed]
+    chosen = [data_args.difficulty, part, data_args.dataset_eval_split, training_args.seed, data_args.on_unsound]
     if stage == "dpo":
         chosen += [data_args.negatives, data_args.pairs_per_group, data_args.max_pairs, data_args.grouped]
     return digest(stage, data, chosen, hash_encoding(tokenizer))
@@ -202,7 +209,13 @@ def _key(stage: Stage, tokenizer: Any, data_args: Any, training_args: Any, part:
 def report_of(stage: Stage, table: Table, max_length: int | None, on_overlong: OnOverlong) -> CheckReport:
     """What `max_length` keeps of the records, with the counts. Raises `UserError` where nothing may be left out."""
     report = CheckReport(
-        stage, budget=Budget(max_length), linear=table.linear, lost=table.lost, turn_by_turn=table.parted
+        stage,
+        budget=Budget(max_length),
+        linear=table.linear,
+        lost=table.lost,
+        turn_by_turn=table.parted,
+        foreign=table.foreign,
+        unsound=table.unsound,
     )
     kept, overlong = (_count_conversations if stage == "sft" else _count_groups)(report, table.records)
     report.records = table.records if len(kept) == len(table.records) else _select(table.records, kept)
@@ -210,6 +223,7 @@ def report_of(stage: Stage, table: Table, max_length: int | None, on_overlong: O
         raise UserError(f"{overlong[0]}; {report.budget.line()}; raise it, or set on_overlong: drop")
     if report.rows == 0:
         gone = [f"{len(report.dropped)} were longer than max_length {report.budget.max_length}"] * bool(report.dropped)
+        gone += [f"{len(report.unsound)} failed a proof, the first: {report.unsound[0]}"] if report.unsound else []
         gone += [f"{report.lost} pairs fell away where a template of one call a turn parts them"] * bool(report.lost)
         raise UserError(f"no row is left to train on ({', '.join(gone) or 'there was none'})")
     return report

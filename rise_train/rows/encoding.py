@@ -17,7 +17,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from eval.replies.calls import object_arguments
+from eval.replies.calls import Toolbox, calls_of, object_arguments
 from eval.replies.one_call_a_turn import MARK, linear_groups, linear_row, takes_parallel_calls
 from rise_train.rows.groups import differing
 from rise_train.rows.masking import (
@@ -63,6 +63,10 @@ class Made(NamedTuple):
     """Pairs that fell away by that."""
     parted: int = 0
     """1 if no one sequence serves the conversation (`masking.HistoryError`), so that each turn has its own."""
+    foreign: int = 0
+    """Right calls that the prompt's tools do not allow: of a tool that is not offered, or against its schema."""
+    unsound: tuple[str, ...] = ()
+    """Why the row is left out; empty where it is not."""
 
 
 class Job(NamedTuple):
@@ -74,10 +78,13 @@ class Job(NamedTuple):
 
 
 class Encoder:
-    """Encodes and proves rows of one stage with one tokenizer. Raises `UserError` that names the row."""
+    """Encodes and proves rows of one stage with one tokenizer.
 
-    def __init__(self, tokenizer: Any, stage: Stage) -> None:
-        self.tokenizer = tokenizer
+    Raises `UserError` that names the row where a proof fails, or with `drop` leaves the row out and says so.
+    """
+
+    def __init__(self, tokenizer: Any, stage: Stage, drop: bool = False) -> None:
+        self.tokenizer, self.drop = tokenizer, drop
         self.encode = self._conversation if stage == "sft" else self._group
         self.table = "sft" if stage == "sft" else "preference"
         self.reader, self.parallel = reader_of(tokenizer), takes_parallel_calls(tokenizer)
@@ -85,9 +92,12 @@ class Encoder:
     def __call__(self, job: Job) -> Made:
         """The records of a row."""
         try:
-            return self.encode(job)
+            return self.encode(job)._replace(foreign=_foreign(job.row))
         except UserError as error:
-            raise UserError(f"{place(self.table, job.number, id_of(job.row))}: {error}") from error
+            sentence = f"{place(self.table, job.number, id_of(job.row))}: {error}"
+            if self.drop:
+                return Made([], unsound=(sentence,))
+            raise UserError(f"{sentence} (on_unsound: drop leaves such rows out)") from error
 
     def _conversation(self, job: Job) -> Made:
         row = {**job.row, "messages": _objects(job.row["messages"])}
@@ -148,6 +158,13 @@ class Encoder:
         return ids
 
 
+def _foreign(row: Row) -> int:
+    """How many of the calls to learn the row's own tools do not allow."""
+    tools = Toolbox(row["tools"])
+    messages = row["messages"] if "messages" in row else row["chosen"]
+    return sum(not tools.valid(call) for message in messages for call in calls_of(message))
+
+
 def _numbers(part: Encoded) -> Record:
     ids, spans = part.input_ids, [list(span) for span in part.spans]
     return {"input_ids": ids, "labels": part.labels, "spans": spans, "length": len(ids)}
@@ -173,23 +190,25 @@ def jobs_of(rows: Iterable[Row], conversations: Mapping[str, list[Row]]) -> list
     return [Job(n, row, conversations.get(row["meta"].get("sample_id", ""))) for n, row in enumerate(rows)]
 
 
-def encode(tokenizer: Any, stage: Stage, jobs: Sequence[Job], processes: int | None = 1) -> Iterator[Made]:
+def encode(
+    tokenizer: Any, stage: Stage, jobs: Sequence[Job], processes: int | None = 1, drop: bool = False
+) -> Iterator[Made]:
     """What comes of each row, in order; None for as many processes as are worth their start.
 
-    Raises `UserError` that names the first bad row.
+    Raises `UserError` that names the first bad row, unless such rows are to `drop`.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if processes is not None and processes < 1:
         raise UserError(f"dataset_num_proc: expected 1 or more, found {processes}")
     processes = processes or max(1, min(cores, len(jobs) // FEW))
     if processes == 1:
-        yield from map(Encoder(tokenizer, stage), jobs)
+        yield from map(Encoder(tokenizer, stage, drop), jobs)
         return
     rest = iter(jobs)
     chunks = iter(lambda: list(islice(rest, CHUNK)), [])
     context = get_context("spawn")  # a fork would inherit the threads of torch and tokenizers in the middle of a lock
     try:
-        with ProcessPoolExecutor(processes, context, _start, (tokenizer, stage)) as pool:
+        with ProcessPoolExecutor(processes, context, _start, (tokenizer, stage, drop)) as pool:
             for made in pool.map(_encode_chunk, chunks):
                 yield from made
     except BrokenProcessPool as error:
@@ -202,10 +221,10 @@ _encoder: Encoder | None = None
 """Of a worker process."""
 
 
-def _start(tokenizer: Any, stage: Stage) -> None:
+def _start(tokenizer: Any, stage: Stage, drop: bool) -> None:
     global _encoder
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    _encoder = Encoder(tokenizer, stage)
+    _encoder = Encoder(tokenizer, stage, drop)
 
 
 def _encode_chunk(jobs: list[Job]) -> list[Made]:
@@ -220,13 +239,21 @@ class Table(NamedTuple):
     linear: int
     lost: int
     parted: int
+    foreign: int
+    unsound: list[str]
 
 
 def collect(made: Iterable[Made]) -> Table:
     """The table in memory."""
     found = list(made)
     records = [record for one in found for record in one.records]
-    return Table(records, sum(m.linear for m in found), sum(m.lost for m in found), sum(m.parted for m in found))
+    return Table(records, **_totals(found))
+
+
+def _totals(found: Sequence[Made]) -> dict[str, Any]:
+    """The counts of a table."""
+    numbers = {name: sum(getattr(made, name) for made in found) for name in ("linear", "lost", "parted", "foreign")}
+    return {**numbers, "unsound": [sentence for made in found for sentence in made.unsound]}
 
 
 def cached(
@@ -284,18 +311,18 @@ def _write(folder: Path, stage: Stage, made: Iterator[Made], report: Callable[[i
     conversations = {"input_ids": ids, "labels": ids, "spans": nested, "length": pa.int32()}
     columns = conversations if stage == "sft" else groups
     schema = pa.schema({"row": pa.int64(), "id": pa.string(), **columns})
-    counts, waiting, total = {"linear": 0, "lost": 0, "parted": 0}, list[Record](), 0
+    bare, waiting, total = list[Made](), list[Record](), 0
     with pa.OSFile(str(folder / "records.arrow"), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
         for done, one in enumerate(made, start=1):
             waiting += one.records
             total += len(one.records)
-            counts = {name: counts[name] + getattr(one, name) for name in counts}
+            bare.append(one._replace(records=[]))
             report(done)
             if len(waiting) >= BATCH:
                 writer.write_batch(pa.RecordBatch.from_pylist(waiting, schema))
                 waiting = []
         writer.write_batch(pa.RecordBatch.from_pylist(waiting, schema))
-    write_json(folder / "counts.json", {**counts, "records": total})
+    write_json(folder / "counts.json", {**_totals(bare), "records": total})
 
 
 def _one_turns(row: Row) -> Row:

@@ -44,6 +44,13 @@ class DataArguments:
             "choices": ["error", "drop"],
         },
     )
+    on_unsound: str = field(
+        default="error",
+        metadata={
+            "help": "What to do with a row that fails a proof of the check: stop, or leave it out.",
+            "choices": ["error", "drop"],
+        },
+    )
     difficulty: str = field(
         default="all",
         metadata={

@@ -124,6 +124,58 @@ def test_a_forged_control_token_stops(tokenizer: Any, place: int) -> None:
         check_sft(tokenizer, [row], None)
 
 
+@pytest.mark.parametrize("stage", ["sft", "dpo"])
+def test_rows_that_fail_a_proof_stop_or_are_left_out_and_counted(
+    stage: str, tiny_model: Path, tiny_dataset: Path, tmp_path: Path
+) -> None:
+    """A tool's result that holds a control token of this backbone costs its row, where the recipe says so."""
+    from datasets import load_from_disk
+
+    table = "sft" if stage == "sft" else "preference"
+    dataset = load_from_disk(str(tiny_dataset / table))
+    rows = dataset["train"].to_list()
+    bad = rows[2]["messages" if stage == "sft" else "prompt"][0]
+    bad["content"] = f"{bad['content']} <|im_end|>"
+    spoiled = tmp_path / "dataset"
+    shutil.copytree(tiny_dataset, spoiled)
+    shutil.rmtree(spoiled / table)
+    dataset["train"] = type(dataset["train"]).from_list(rows, features=dataset["train"].features)
+    dataset.save_to_disk(str(spoiled / table))
+    config = ROOT / "recipes" / "tiny" / stage / "config_full.yaml"
+    overrides = ["--model_name_or_path", str(tiny_model), "--dataset_name", str(spoiled), "--dataset_num_proc", "1"]
+    id_ = rows[2]["meta"]["id"]
+    with pytest.raises(UserError, match=rf"id {id_}.*control token.*on_unsound: drop leaves such rows out"):
+        check_config(config, overrides)
+    for _ in range(2):  # encoded, and from the cache
+        report = check_config(config, [*overrides, "--on_unsound", "drop"], console=Console(file=io.StringIO()))
+        assert [id_ in sentence for sentence in report.unsound] == [True]
+        assert id_ not in report.ids
+        assert f"1 rows left out as unsound (the first: {report.unsound[0]})" in report.line()
+        assert report.summary()["unsound"] == 1
+
+
+def test_where_every_row_fails_a_proof_nothing_is_trained(tokenizer: Any) -> None:
+    from rise_train.rows.encoding import collect, encode, jobs_of
+
+    row = sft_row(0)
+    row["messages"][0]["content"] += "<|im_end|>"
+    made = collect(encode(tokenizer, "sft", jobs_of([row, row], {}), drop=True))
+    with pytest.raises(UserError, match=r"no row is left to train on \(2 failed a proof, the first: .*control token"):
+        check.report_of("sft", made, None, "error")
+
+
+def test_calls_that_the_prompts_tools_do_not_allow_are_counted(tokenizer: Any) -> None:
+    """One of a tool that is not offered, one against its tool's schema; both may be meant, neither is silent."""
+    rows = [sft_row(i) for i in range(3)]
+    assert check_sft(tokenizer, rows, None).foreign == 0
+    rows[0] = {**rows[0], "tools": rows[0]["tools"][:0]}
+    foreign = check_sft(tokenizer, rows, None)
+    expected = sum(len(m.get("tool_calls") or []) for m in rows[0]["messages"])
+    assert foreign.foreign == expected > 0
+    assert f"{expected} calls that their prompt's tools do not allow" in foreign.line()
+    assert foreign.summary()["foreign"] == expected
+
+
 @pytest.mark.parametrize("side", ["chosen", "rejected"])
 def test_each_answer_of_a_pair_is_proved(tokenizer: Any, side: str) -> None:
     """Of the one answer the template drops the call, the other is whole."""
