@@ -34,7 +34,7 @@ from synthesis.rundir import Config, open_run, written_by
 from synthesis.servers.licenses import licenses_of
 from synthesis.servers.mcp_config import ServersFile, load_servers
 from synthesis.servers.pool import start_pool
-from synthesis.servers.workspace import template_files
+from synthesis.servers.sandbox.workspace import template_files
 from synthesis.text.embedding import available
 from synthesis.text.lexicon import Words, lexicon
 from synthesis.text.neighbours import Neighbours

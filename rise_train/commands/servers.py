@@ -65,6 +65,30 @@ def probe(servers: ServersJson) -> None:
 
 
 @app.command()
+def prepare(servers: ServersJson) -> None:
+    """Fetch once what `uvx`, `npx` and the like run, so that they start without network. Exit status 2 if one fails."""
+    import asyncio
+
+    from synthesis.servers.prepare import prepare as fetch
+    from synthesis.servers.sandbox.packages import fetches
+    from synthesis.servers.server_set import load_servers
+
+    file = load_servers(servers)
+    chosen = [config for config in file.servers if fetches(config.command)]
+    failed = 0
+    for config in chosen:
+        try:
+            typer.echo(f"fetched {asyncio.run(fetch(file, config))}")
+        except UserError as error:
+            failed += 1
+            typer.echo(f"FAILED  {error}")
+    if failed:
+        raise UserError(f"{servers}: {failed} of {len(chosen)} servers could not be fetched.")
+    if not chosen:
+        typer.echo("nothing to fetch: no entry starts by uvx, npx or the like")
+
+
+@app.command()
 def select(
     listing: Annotated[
         Path, typer.Argument(metavar="LISTING.json", help="JSON list of servers; see docs/catalogue.md.")

@@ -21,7 +21,7 @@ from synthesis.records import CriticalParameter, Json, Mutation, MutationKind, N
 from synthesis.requests.critical import agreed
 from synthesis.schemas import accepts, arguments_fault, required, schema_of
 from synthesis.seeds import digest, seeded
-from synthesis.servers.workspace import LOGICAL
+from synthesis.servers.sandbox.workspace import LOGICAL
 from synthesis.text.equality import normal_form, same_meaning
 from synthesis.text.evidence import supported
 from synthesis.text.saying import say

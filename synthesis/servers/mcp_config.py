@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from synthesis.errors import UserError
 from synthesis.seeds import digest
+from synthesis.servers.sandbox.packages import network_variables
 from synthesis.servers.scrub import MIN_SECRET, redact
 
 Json = Any
@@ -89,6 +90,8 @@ class ServerConfig(BaseModel):
     type: str = ""
     headers: dict[str, str] = Field(default={}, repr=False)
     rise: RiseOptions = Field(default_factory=RiseOptions)
+    network_env: dict[str, str] = Field(default={}, repr=False, exclude=True)
+    """What the environment says of proxies, certificates and package indexes, for a process that has network."""
     secrets: frozenset[str] = Field(default=frozenset(), repr=False, exclude=True)
     """Values of `${VAR}`, headers and `env`: they are cut out of all that the server says."""
 
@@ -198,9 +201,18 @@ def _secrets(config: ServerConfig) -> frozenset[str]:
     return frozenset(value for value in found if len(value) >= MIN_SECRET)
 
 
+def _secrets_of_variables(variables: dict[str, str]) -> frozenset[str]:
+    """Of variables about the network: what the URLs in them hide, and values under names of secrets."""
+    found = [value for name, value in variables.items() if _SECRET_NAME.search(name)]
+    for value in variables.values():
+        for word in value.split():
+            found += _secrets_of_url(word[word.rfind("=", 0, word.find("://")) + 1 :])
+    return frozenset(value for value in found if len(value) >= MIN_SECRET)
+
+
 def _secrets_of_url(text: str) -> list[str]:
-    """The password of a URL, and its query fields that are named like secrets or look like keys, as written and
-    decoded; nothing of a text that is no URL."""
+    """The password of a URL, a user name that looks like a key, and query fields that are named like secrets or look
+    like keys, as written and decoded; nothing of a text that is no URL."""
     try:
         url = urlsplit(text)
         password = url.password
@@ -211,6 +223,7 @@ def _secrets_of_url(text: str) -> list[str]:
     fields = [field.partition("=") for field in url.query.split("&")]
     raw = [value for name, _, value in fields if _SECRET_NAME.search(name) or not _ORDINARY.fullmatch(unquote(value))]
     raw += [password] if password else []
+    raw += [url.username] if url.username and not _ORDINARY.fullmatch(url.username) else []
     return [form for value in raw for form in (value, unquote_plus(value), unquote(value))]
 
 
@@ -245,7 +258,11 @@ def _load_entry(path: Path, top: str, name: str, entry: Json) -> ServerConfig:
     if config.url and config.rise.allow == "all":
         raise UserError(f"{path}: {where}.rise.allow: a remote server has no sandbox, so name the tools that may run")
     folder = path.resolve().parent
-    update: dict[str, Json] = {"secrets": config.secrets | _secrets(config)}
+    network = network_variables() if config.command else {}
+    update: dict[str, Json] = {
+        "secrets": config.secrets | _secrets(config) | _secrets_of_variables(network),
+        "network_env": network,
+    }
     if not config.cwd:
         update["args"] = [_beside(argument, folder) for argument in config.args]
     elif not config.cwd.startswith("/data"):

@@ -1,8 +1,8 @@
 """Running MCP servers: a servers file in, tools and real calls out.
 
-Every local server runs confined (`synthesis.servers.sandbox`) in one shared throw-away folder
-(`synthesis.servers.workspace`). Only tools that a server marks read-only, or that the file allows by name, can be
-called at all.
+Every local server runs confined (`synthesis.servers.sandbox.launcher`) in one shared throw-away folder
+(`synthesis.servers.sandbox.workspace`). Only tools that a server marks read-only, or that the file allows by name,
+can be called at all.
 """
 
 import asyncio
@@ -15,11 +15,11 @@ from typing import Any
 from synthesis.errors import UserError
 from synthesis.records import Tool, ToolResult
 from synthesis.servers.mcp_config import RiseOptions, ServerConfig, ServersFile, load_servers
-from synthesis.servers.sandbox import probe
+from synthesis.servers.sandbox.launcher import probe
+from synthesis.servers.sandbox.workspace import Workspace
 from synthesis.servers.scrub import MAX_CHARS
 from synthesis.servers.supervisor import Server
 from synthesis.servers.transports.stdio import MAX_MESSAGE
-from synthesis.servers.workspace import Workspace
 
 __all__ = ["RiseOptions", "ServerConfig", "Servers", "ServersFile", "load_servers"]
 

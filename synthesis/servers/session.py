@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from mcp_types import CallToolResult
     from mcp_types import Tool as ListedTool
 
-    from synthesis.servers.transports.http import PatientTransport
+    from synthesis.servers.transports.http import Trouble
 
 Json = Any
 CONNECTION_CLOSED, REQUEST_TIMEOUT = -32000, -32001
@@ -62,7 +62,7 @@ class _Job:
 
 
 @contextlib.asynccontextmanager
-async def _transport(launch: Launch, patient: "PatientTransport") -> AsyncIterator[Any]:
+async def _transport(launch: Launch, trouble: "Trouble") -> AsyncIterator[Any]:
     """The SDK's streams for the entry."""
     from synthesis.servers.transports import http
 
@@ -71,7 +71,7 @@ async def _transport(launch: Launch, patient: "PatientTransport") -> AsyncIterat
         async with connect(launch.command, launch.env, launch.cwd, launch.stderr) as streams:
             yield streams
     else:
-        async with http.connect(config.url, config.type, config.headers, patient) as streams:
+        async with http.connect(config.url, config.type, config.headers, trouble) as streams:
             yield streams
 
 
@@ -105,7 +105,7 @@ class Connection:
         self._owner: asyncio.Task[None] | None = None
         self._waiting: set[asyncio.Future[Any]] = set()
         self._busy = 0
-        self._patient: PatientTransport | None = None
+        self._trouble: Trouble | None = None
         self.tools: list[ListedTool] = []
         """As they were listed last."""
         self.version = ""
@@ -117,7 +117,7 @@ class Connection:
     @property
     def forgotten(self) -> bool:
         """A remote server has lost the session and asks for a new one: its standard says to begin one."""
-        return self._patient is not None and self._patient.forgotten
+        return self._trouble is not None and self._trouble.forgotten
 
     async def start(self) -> None:
         """Start the server and list its tools. Raises `DeathError` when that fails or takes more than `startup_s`."""
@@ -193,10 +193,10 @@ class Connection:
         """The owner task: context, listing, then jobs until `None` comes, nobody calls, or the server is lost."""
         from mcp import Client
 
-        from synthesis.servers.transports.http import PatientTransport
+        from synthesis.servers.transports.http import Trouble
 
-        self._patient = PatientTransport()
-        async with Client(_transport(self._launch, self._patient), mode="legacy", message_handler=self._hear) as client:
+        self._trouble = Trouble()
+        async with Client(_transport(self._launch, self._trouble), mode="legacy", message_handler=self._hear) as client:
             self.version = client.server_info.version if client.server_info else ""
             await self._list(client)
             self._ready.set_result(None)
@@ -287,7 +287,7 @@ class Connection:
         except MCPError as error:
             if self.forgotten:
                 raise DeathError("it has lost the session") from None
-            if self._patient is not None and (trouble := self._patient.trouble):
+            if self._trouble is not None and (trouble := self._trouble.status):
                 raise DeathError(f"it cannot be reached: {trouble}") from None
             if error.code != REQUEST_TIMEOUT:
                 raise

@@ -7,6 +7,7 @@ import re
 import shutil
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TextIO
 
 from synthesis.errors import UserError
@@ -14,10 +15,11 @@ from synthesis.records import Tool, ToolResult
 from synthesis.schemas import answer_fault, fault
 from synthesis.servers.mcp_config import ServerConfig
 from synthesis.servers.result_text import result_text, structured
-from synthesis.servers.sandbox import confine, probe
+from synthesis.servers.sandbox.launcher import confine, probe
+from synthesis.servers.sandbox.packages import fetches, furnish, home_of
+from synthesis.servers.sandbox.workspace import Workspace, map_strings
 from synthesis.servers.scrub import scrub
 from synthesis.servers.session import NO_SCHEMA, CallError, Connection, DeathError, LateError, Launch
-from synthesis.servers.workspace import Workspace, map_strings
 
 Json = Any
 MAX_DEATHS, START = 30, 3
@@ -25,8 +27,13 @@ MAX_DEATHS, START = 30, 3
 SIDE_BY_SIDE = 8
 """Calls that a server without state gets at a time."""
 TAIL_CHARS = 800
-_DOWNLOADER = re.compile(r"(^|/)(uvx?|npx?|pnpx?|bunx?|pipx|docker)$")
 _OLD_SDK = re.compile(r"No module named 'mcp\.server\.fastmcp|McpError|'Server' object has no attribute 'list_tools'")
+
+_CUT_OFF = re.compile(
+    r"(?i)ENOTFOUND|EAI_AGAIN|ENETUNREACH|ECONNREFUSED|getaddrinfo|name resolution|name or service not known|"
+    r"network is unreachable|dns error|ConnectError|cannot connect to the docker"
+)
+"""What programs say that need a network and have none."""
 
 
 def _blank(match: re.Match[str]) -> str:
@@ -289,17 +296,27 @@ class Server:
         private = workspace.private(config.name)
         inner = [command, *workspace.inward(config.args)]
         confined = confine(inner, probe(), [workspace.data, *private.values()], config.rise.network)
-        env = {**workspace.environment(config.name), **workspace.inward(config.env)}
+        further = config.network_env if config.rise.network else self._fetched(private["home"])
+        env = {**workspace.environment(config.name), **further, **workspace.inward(config.env)}
         cwd = workspace.inward(config.cwd) or str(workspace.data)
         if not os.path.isdir(cwd):
             raise self._complaint(f"does not start: its cwd {config.cwd} is no folder")
         return Launch(config, confined, env, cwd, self._stderr)
 
+    def _fetched(self, home: Path) -> dict[str, str]:
+        """Variables for a start without network, with what `rise servers prepare` has fetched in `home`."""
+        config = self.config
+        return furnish(home_of(config.name, config.command, config.args), home) if fetches(config.command) else {}
+
     def _hint(self) -> str:
         if _OLD_SDK.search(self._tail()):
             return "; it needs mcp<2: uvx --with 'mcp<2' ..., or install it into an environment with 'mcp<2'"
-        if self.config.command and not self.config.rise.network and _DOWNLOADER.search(self.config.command):
-            return "; the sandbox has no network, so if it has to download something set rise.network to true"
+        if self.config.rise.network:
+            return ""
+        if fetches(self.config.command):
+            return "; the sandbox has no network, so fetch what it runs once with `rise servers prepare` and this file"
+        if _CUT_OFF.search(self._tail()):
+            return "; the sandbox has no network: if it needs one, set rise.network to true"
         return ""
 
     def _tail(self) -> str:

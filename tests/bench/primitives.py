@@ -33,8 +33,8 @@ from synthesis.calls.primitives import collect  # noqa: E402
 from synthesis.calls.protocol import Policy  # noqa: E402
 from synthesis.journal import Journal  # noqa: E402
 from synthesis.records import Primitive, ToolResult  # noqa: E402
+from synthesis.servers.sandbox.workspace import map_strings  # noqa: E402
 from synthesis.servers.server_set import Servers, ServersFile, load_servers  # noqa: E402
-from synthesis.servers.workspace import map_strings  # noqa: E402
 
 Call = tuple[str, str, dict[str, Any]]
 

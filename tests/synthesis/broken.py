@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from synthesis.servers.sandbox import probe
+from synthesis.servers.sandbox.launcher import probe
 
 HERE = Path(__file__).parent
 FAULTY = str(HERE / "faulty" / "server.py")

@@ -12,7 +12,7 @@ from synthesis.authors.base import Draft
 from synthesis.llm.client import Answer
 from synthesis.records import CriticalParameter, Difficulty, Distractor, Json, MutationKind, Trajectory
 from synthesis.requests.difficulty import distractor_fault
-from synthesis.servers.workspace import map_strings
+from synthesis.servers.sandbox.workspace import map_strings
 from synthesis.text.equality import normal_form
 from synthesis.text.evidence import supported
 from synthesis.text.visible import whole

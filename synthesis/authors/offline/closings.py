@@ -24,6 +24,8 @@ _NOISE = {"success", "ok", "status", "valid", "converged"}
 """Members that only say that a call went well."""
 _MAIN = {"text", "content", "message", "result", "answer", "output", "value", "name", "values", "matches", "datetime"}
 """Members whose values need no name."""
+_BYTES = re.compile(r"^\[(image|audio|resource)\b[^\]\n]* sha256 [0-9a-f]{16}\]$", re.MULTILINE)
+"""A block that is no text, as `synthesis.servers.result_text` names it: shown to the user, not read out."""
 _CLOSERS = {"{": "}", "[": "]", "(": ")"}
 
 
@@ -47,7 +49,10 @@ def closing(steps: Sequence[Step], reads: Sequence[bool], sayings: Sequence[Sequ
 
 
 def _answer(step: Step, ways: Sequence[str], rng: random.Random) -> str:
-    data, whole = _read(step.result)
+    kinds = list(dict.fromkeys(_BYTES.findall(step.result)))
+    data, whole = _read(_BYTES.sub("", step.result).strip() if kinds else step.result)
+    if kinds and data == "":
+        return f"Here is the {' and the '.join(kinds)}."
     known = {name: say(value) for name, value in step.arguments.items()} | dict(_members(data))
     for way in ways:
         if all(slot in known for slot in re.findall(r"\{(\w+)\}", way)):

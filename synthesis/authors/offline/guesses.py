@@ -12,7 +12,7 @@ from jsonschema.exceptions import SchemaError
 
 from synthesis.records import Json, Tool
 from synthesis.schemas import Schema, items, properties, required, resolved, type_of, validator
-from synthesis.servers.workspace import LOGICAL
+from synthesis.servers.sandbox.workspace import LOGICAL
 from synthesis.text.equality import canonical
 from synthesis.text.lexicon import lexicon
 from synthesis.text.saying import spaced

@@ -49,6 +49,12 @@ def test_every_asked_result_has_its_part_and_the_others_are_done() -> None:
         ("  dev\n  hotfix\n* main", ["dev; hotfix; * main."], []),
         ("Found 2 files:\n- a.docx (<volatile>)\n- b.docx (<volatile>)", ["Found 2 files: - a.docx; - b.docx."], ["<"]),
         ('{"/data/a.xlsx":<volatile>,"/data/b.xlsx":<volatile>}', ["/data/a.xlsx, /data/b.xlsx."], ["<"]),
+        ("[image image/png sha256 929e08d597feae56]", ["Here is the image."], ["sha256"]),
+        (
+            "3 pages\n[resource file:///a.pdf sha256 929e08d597feae56]\n[resource file:///b.pdf]",
+            ["3 pages; [resource file:///b.pdf]."],
+            ["sha256"],
+        ),
         ("{}", ["Nothing was found."], []),
         ("[]", ["Nothing was found."], []),
     ],

@@ -1,7 +1,8 @@
-"""An MCP server over stdio that lists what a JSON file says, two tools a page: `python listing.py TOOLS.json [FAULTS]`.
+"""An MCP server over stdio that lists what a JSON file says, many pages of it: `python listing.py TOOLS.json [FAULTS]`.
 
-The first cursor is the empty string. Every call is answered with its own arguments, but for those of FAULTS, which
-names calls by their number over all lives of the server: `7:die,12:hang`.
+The first cursor is the empty string. Every call is answered with its own arguments, and after them what the first word
+of the tool's name asks for: one of `CONTENT`, structured content, or how the process was started. FAULTS names calls by
+their number over all lives of the server: `7:die,12:hang`.
 """
 
 import json
@@ -12,8 +13,16 @@ from pathlib import Path
 from typing import Any
 
 TOOLS = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
-FAULTS = dict(part.split(":") for part in "".join(sys.argv[2:]).split(",") if part)
-PAGE = 2
+FAULTS = dict(part.split(":") for part in "".join(sys.argv[2:3]).split(",") if part)
+PAGE = max(2, len(TOOLS) // 20)
+BYTES = "iVBORw0KGgo="
+CONTENT = {
+    "image": {"type": "image", "data": BYTES, "mimeType": "image/png"},
+    "audio": {"type": "audio", "data": BYTES, "mimeType": "audio/wav"},
+    "link": {"type": "resource_link", "uri": "http://127.0.0.1:9/book", "name": "book"},
+    "file": {"type": "resource", "resource": {"uri": "file:///book.txt", "text": "Call me Ishmael."}},
+    "blob": {"type": "resource", "resource": {"uri": "file:///book.bin", "blob": BYTES}},
+}
 
 
 def meet_fault() -> None:
@@ -42,7 +51,11 @@ def answer(method: str, params: dict[str, Any]) -> dict[str, Any]:
         return page(params.get("cursor"))
     meet_fault()
     said = json.dumps([params["name"], params.get("arguments")], ensure_ascii=False, sort_keys=True)
-    return {"content": [{"type": "text", "text": f"done: {said}"}]}
+    kind = params["name"].split("_")[0]
+    if kind == "tell":
+        said = json.dumps([sys.argv, dict(os.environ)])
+    content = [{"type": "text", "text": f"done: {said}"}, *([CONTENT[kind]] if kind in CONTENT else [])]
+    return {"content": content} | ({"structuredContent": {"asked": params}} if kind == "structured" else {})
 
 
 for line in sys.stdin:

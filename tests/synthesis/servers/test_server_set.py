@@ -14,7 +14,7 @@ import pytest
 from broken import FAULTY, HERE, needs_landlock, remote
 
 from synthesis.errors import UserError
-from synthesis.servers.sandbox import probe
+from synthesis.servers.sandbox.launcher import probe
 from synthesis.servers.server_set import Servers, load_servers
 
 TINY = HERE.parents[1] / "recipes" / "tiny" / "mcp.json"

@@ -54,6 +54,21 @@ def test_what_stays_is_no_answer_of_the_tool(tmp_path: Path, fault: str) -> None
     assert "HTTP status" in failed.text or "lost the session" in failed.text
 
 
+def test_a_proxy_of_the_environment_is_the_way_to_a_remote_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "mcp.json"
+    path.write_text(json.dumps({"mcpServers": {"g": {"url": "http://far.invalid/mcp"}}}))
+
+    async def main() -> ToolResult:
+        async with Servers(load_servers(path)) as running:
+            return await running.call("g__count", {})
+
+    with remote("gateway.py") as (port, _process):
+        monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{port}")
+        assert asyncio.run(main()).text == "1"
+
+
 @pytest.mark.parametrize(
     ("asked", "seconds"), [("3", 3.0), ("900", 15.0), ("", 0.5), ("soon", 0.5), ("Wed, 21 Oct 2015 07:28:00 GMT", 0.0)]
 )

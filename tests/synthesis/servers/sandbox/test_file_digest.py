@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from synthesis.servers import file_digest
-from synthesis.servers.file_digest import content
-from synthesis.servers.sandbox import Isolation
-from synthesis.servers.workspace import Workspace
+from synthesis.servers.sandbox import file_digest
+from synthesis.servers.sandbox.file_digest import content
+from synthesis.servers.sandbox.launcher import Isolation
+from synthesis.servers.sandbox.workspace import Workspace
 
 
 def archive(path: Path, data: bytes = b"words", name: str = "member.txt") -> None:

@@ -14,8 +14,8 @@ from typing import Any
 
 from synthesis.errors import UserError
 from synthesis.seeds import digest
-from synthesis.servers.file_digest import content
-from synthesis.servers.sandbox import Isolation, confine
+from synthesis.servers.sandbox.file_digest import content
+from synthesis.servers.sandbox.launcher import Isolation, confine
 
 Json = Any
 LOGICAL = "/data"

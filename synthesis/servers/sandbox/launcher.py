@@ -2,7 +2,7 @@
 
 This very file, run as a program; it needs no root and no package, only the Landlock and namespace calls of Linux:
 
-    python -m synthesis.servers.sandbox --limits --landlock --no-network --rw DIR -- COMMAND ARGUMENT...
+    python -m synthesis.servers.sandbox.launcher --limits --landlock --no-network --rw DIR -- COMMAND ARGUMENT...
 
 It applies what it is told or fails with status 126; `probe` says beforehand what the kernel has. Standard library only:
 the launcher runs in an isolated interpreter that sees no other package.
@@ -167,7 +167,7 @@ def _try_leaving_network() -> bool:
 
 def main(argv: list[str]) -> NoReturn:
     """Entry of the launcher: confine this process, then become the command. Status 126 where it cannot confine."""
-    parser = argparse.ArgumentParser(prog="python -m synthesis.servers.sandbox", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m synthesis.servers.sandbox.launcher", description=__doc__)
     parser.add_argument("--probe", action="store_true", help="print what this machine offers, as JSON")
     parser.add_argument("--limits", action="store_true", help="limit processor time, memory, file size and open files")
     parser.add_argument("--landlock", action="store_true", help="forbid writes outside the --rw folders")

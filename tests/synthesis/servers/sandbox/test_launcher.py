@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from synthesis.errors import UserError
-from synthesis.servers.sandbox import Isolation, confine, launcher, probe
-from synthesis.servers.workspace import Workspace
+from synthesis.servers.sandbox.launcher import Isolation, confine, launcher, probe
+from synthesis.servers.sandbox.workspace import Workspace
 
 needs_landlock = pytest.mark.skipif(not probe().landlock, reason="the kernel has no Landlock")
 needs_network_block = pytest.mark.skipif(not probe().blocks_network, reason="the kernel cannot cut the network")

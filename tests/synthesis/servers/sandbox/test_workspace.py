@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from synthesis.servers.workspace import template_files
+from synthesis.servers.sandbox.workspace import template_files
 
 
 def test_template_files_have_logical_paths(tmp_path: Path) -> None:
