@@ -65,7 +65,7 @@ def synth(
         Path | None, typer.Option(help="YAML or JSON: MODEL: {input: USD, output: USD}, a million tokens.")
     ] = None,
     tools_per_prompt: Annotated[int, typer.Option(min=1, help="Candidate tools in a prompt, gold ones included.")] = 4,
-    result_chars: Annotated[int, typer.Option(min=20, help="Tool results are cut to this length.")] = 200,
+    result_chars: Annotated[int, typer.Option(min=20, help="Tool results are cut to this length.")] = 300,
     hold_out: Annotated[
         list[str] | None,
         typer.Option(help="Only test may know it: `server:NAME`, `tool:NAME` or `field:NAME`; may be repeated."),

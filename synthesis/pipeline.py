@@ -83,7 +83,7 @@ def synthesize(
     llm: ModelOptions | None = None,
     fresh: bool = False,
     tools_per_prompt: int = 4,
-    result_chars: int = 200,
+    result_chars: int = 300,
     per_tool: int | None = None,
     hold_out: Sequence[str] = (),
     kinds: str = "all",

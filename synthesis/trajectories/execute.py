@@ -69,7 +69,7 @@ async def generate(
     *,
     count: int,
     seed: int,
-    result_chars: int = 200,
+    result_chars: int = 300,
     progress: Progress = silent,
 ) -> list[Trajectory]:
     """Plan and execute until `count` trajectories ran without an error; return them in the order of the plans.

@@ -126,7 +126,7 @@ class Planner:
         tools: dict[str, Tool],
         policies: dict[str, Policy],
         seed: int,
-        result_chars: int = 200,
+        result_chars: int = 300,
     ) -> None:
         """`result_chars` is how much of a result the model sees: conditions hang on nothing behind that."""
         self.tools, self.policies, self.seed = tools, policies, seed

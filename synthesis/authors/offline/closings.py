@@ -18,6 +18,8 @@ from synthesis.text.saying import say, spaced
 LONGEST = 240
 """Characters of one answer; what does not fit is left out whole, and said to be."""
 VOLATILE = "<volatile>"
+_SLOT = re.compile(r"\{(\w+)\}")
+_UNSEEN = "The result is longer than what can be seen of it."
 _CUT = "..."
 _OPENINGS = ("Here is the result: ", "Here is what I found: ", "The answer: ")
 _NOISE = {"success", "ok", "status", "valid", "converged"}
@@ -55,15 +57,17 @@ def _answer(step: Step, ways: Sequence[str], rng: random.Random) -> str:
         return f"Here is the {' and the '.join(kinds)}."
     known = {name: say(value) for name, value in step.arguments.items()} | dict(_members(data))
     for way in ways:
-        if all(slot in known for slot in re.findall(r"\{(\w+)\}", way)):
+        if all(slot in known for slot in _SLOT.findall(way)):
             return _sentence(way.format_map(known))
+    if not whole and any(slot in step.arguments for way in ways for slot in _SLOT.findall(way)):
+        return _UNSEEN  # what this tool is asked for stands behind the cut
     if isinstance(data, str):
         facts = _lines(data, whole)
     else:
         given = {normal_form(value) for value in step.arguments.values()}
         facts = _fitting([steady for fact in _facts(data, given) if (steady := _steady(fact))], whole)
     if not facts:
-        return "Nothing was found." if whole else "The result is longer than what can be seen of it."
+        return "Nothing was found." if whole else _UNSEEN
     return _sentence(rng.choice(_OPENINGS) + facts)
 
 

@@ -149,7 +149,8 @@ def _resized(words: list[str], rng: random.Random) -> list[Option]:
     if words and not (len(words) == 1 and (len(words[0]) < 5 or lexicon().hypernyms(words[0]))):
         for modifier in rng.sample(lexicon().modifiers, 2):
             capital = words[0][:1].isupper()
-            rest = [words[0].lower() if capital and len(words) > 1 and words[0][1:].islower() else words[0], *words[1:]]
+            sentence = capital and len(words) > 1 and words[1].islower() and words[0][1:].islower()
+            rest = [words[0].lower() if sentence else words[0], *words[1:]]  # not so in names and titles
             found.append(("hyponym", " ".join([modifier.capitalize() if capital else modifier, *rest])))
     return found
 

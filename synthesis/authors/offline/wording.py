@@ -90,6 +90,7 @@ def clause(
     if rng.random() < 0.3:
         rng.shuffle(phrases)
     phrases += [_reference(entry, parameter, noun, rng) for parameter, noun in hidden.items()]
+    phrases.sort(key=lambda phrase: phrase.startswith("and "))
     evidence = {parameter: words.evidence for parameter, words in said.items()}
     paths = {v: evidence[p] for p, v in stated.items() if isinstance(v, str) and kind_of(v) == "path" and "." in v}
     twisted = said[twist.parameter] if twist else _Said("", "")
@@ -137,9 +138,13 @@ def _say(way: str, value: Json, twist: Twist | None, rng: random.Random, fixed: 
 
 
 def _head(entry: ToolEntry, stated: Mapping[str, Json], rng: random.Random, avoid: Collection[Mood]) -> str:
+    """One of the heads that say what is stated, and as much of it as heads can where there are several such."""
     fitting = [head for head in entry.heads if set(SLOT.findall(head)) <= set(stated)]
-    preferred = [head for head in fitting if mood_of(head) not in avoid]
-    return rng.choice(preferred or fitting or [f"do that with the {entry.object}"])
+    preferred = [head for head in fitting if mood_of(head) not in avoid] or fitting
+    most = max((len(SLOT.findall(head)) for head in preferred), default=0)
+    fullest = [head for head in preferred if len(SLOT.findall(head)) == most]
+    several = fullest if len(fullest) > 1 else preferred
+    return rng.choice(several or [f"do that with the {entry.object}"])
 
 
 def _phrase(

@@ -31,6 +31,18 @@ def test_a_sentence_of_the_phrasebook_is_filled_from_result_and_arguments() -> N
     assert said(nested, ways=("It is {target_at} there",)) == "It is 02:15 there."
 
 
+def test_what_stands_behind_the_cut_is_not_guessed_from_what_stands_before_it() -> None:
+    """Of a time conversion the source comes first; it is no answer."""
+    ways = ("{time} in {source} is {target_at} in {target}",)
+    times = {"time": "09:45", "source": "Asia/Tokyo", "target": "Asia/Dubai"}
+    text = (
+        '{"source": {"zone": "Asia/Tokyo", "at": "09:45:00+09:00"}, "target": {"zone": "Asia/Dubai", "at": "04:45:00"}}'
+    )
+    assert said(text, ways=ways, **times) == "09:45 in Asia/Tokyo is 04:45:00 in Asia/Dubai."
+    assert said(shown(text, 90), ways=ways, **times) == "The result is longer than what can be seen of it."
+    assert "Tokyo" in said(shown(text, 90), ways=ways, unit="zone"), "another tool of the same server"
+
+
 def test_every_asked_result_has_its_part_and_the_others_are_done() -> None:
     both = said(CONVERTED, "23", ways=WAYS, expression="510 // 22")
     assert both == "180 inches is 4.572 meters. 510 // 22 is 23."

@@ -44,3 +44,14 @@ def test_a_path_that_exists_deviates_to_one_that_exists() -> None:
     assert {option for _, option in new} - set(files), "what is to be made is named otherwise"
     alone = deviations("/data/sales.xlsx", {"type": "string"}, "path", [], {}, random.Random(0), files=files)
     assert alone, "without another of its kind it deviates by name"
+
+
+@pytest.mark.parametrize(
+    ("value", "ends"),
+    [("Anna Weber", "Anna Weber"), ("Side Note", "Side Note"), ("Please reply by Friday.", "please reply by Friday.")],
+)
+def test_a_modifier_before_a_name_leaves_it_as_it_is_written(value: str, ends: str) -> None:
+    found = [text for seed in range(20) for _, text in deviations(value, {}, "p", [], {}, random.Random(seed))]
+    longer = [text for text in found if text.lower().endswith(f" {ends.lower()}")]
+    assert longer
+    assert all(text.endswith(f" {ends}") for text in longer)
