@@ -28,18 +28,19 @@ from synthesis.lock import locked
 from synthesis.negatives.executions import executions_stage
 from synthesis.negatives.negate import negatives_stage
 from synthesis.records import Json, Primitive
-from synthesis.requests.samples import samples_stage
+from synthesis.requests.samples import RejectedSample, samples_stage
 from synthesis.run import Run
 from synthesis.rundir import Config, open_run, written_by
 from synthesis.servers.licenses import licenses_of
 from synthesis.servers.mcp_config import ServersFile, load_servers
 from synthesis.servers.pool import start_pool
 from synthesis.servers.sandbox.workspace import template_files
+from synthesis.surprises import is_surprise
 from synthesis.text.embedding import available
 from synthesis.text.lexicon import Words, lexicon
 from synthesis.text.neighbours import Neighbours
 from synthesis.text.wordnet import WordNet, find
-from synthesis.trajectories.execute import trajectories_stage
+from synthesis.trajectories.execute import RejectedTrajectory, trajectories_stage
 
 STAGES: tuple[Callable[[Run], Awaitable[None]], ...] = (
     primitives_stage,
@@ -228,7 +229,22 @@ def _advice(run: Run) -> list[str]:
             "there are no negatives, so nothing for DPO: no call that worked has a parameter whose value the user says "
             "and that could be another"
         )
+    if surprises := _surprises(run):
+        found.append(
+            f"{len(surprises)} candidates were left out by a fault of rise-train, please report it; the first: "
+            f"{surprises[0]}"
+        )
     return found
+
+
+def _surprises(run: Run) -> list[str]:
+    """Faults of this program that a candidate met, by what each cost."""
+    journals = (
+        run.journal("primitives", Primitive),
+        run.journal("trajectories_rejected", RejectedTrajectory),
+        run.journal("samples_rejected", RejectedSample),
+    )
+    return run.surprises + [record.reason for records in journals for record in records if is_surprise(record.reason)]
 
 
 def _tell_left_out(run: Run) -> None:

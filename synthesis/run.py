@@ -56,6 +56,8 @@ class Run:
     samples: list[Sample] = field(default_factory=list)
     negatives: Mapping[str, Sequence[Negative]] = field(default_factory=dict)
     """By sample id: all candidates, and those that are kept once `executions` is over."""
+    surprises: list[str] = field(default_factory=list)
+    """Faults of this program that cost a candidate; the journals hold others, as reasons."""
     verdicts: dict[str, Json] = field(default_factory=dict)
     """Tables of what the tools said to the negatives."""
     counts: dict[str, Json] = field(default_factory=dict)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from eval.policies.adapters import base_of, is_adapter
+from eval.policies.adapters import base_of, is_adapter, put_on
 from eval.policies.allocator import keep_freed_memory
 from eval.policies.base import Keep, Progress, Prompt, keep_nothing, no_progress
 from eval.replies.calls import Reply, read_reply
@@ -100,9 +100,7 @@ def _load(name: str) -> tuple[Any, Any]:
         reason = (str(error).splitlines() or [""])[0]
         raise UserError(f"{name}: expected a model folder, an adapter folder or a Hub id: {reason[:200]}") from error
     if is_adapter(name):
-        from peft import PeftModel
-
-        model = PeftModel.from_pretrained(model, name)
+        model = put_on(model, name)
         model = model.merge_and_unload() if dtype == torch.float32 else model
     if tokenizer.chat_template is None:
         raise UserError(f"{name}: the tokenizer has no chat template, so the prompt's form is unknown")

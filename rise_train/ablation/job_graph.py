@@ -242,7 +242,8 @@ class Plan:
             overrides["train_tokens"] = self._matching_tokens(spec, seed)
         for field, value in overrides.items():
             command += [f"--{field}", *(str(v) for v in (value if isinstance(value, list) else [value]))]
-        return [*command, "--output_dir", str(self.layout.model(arm, seed))]
+        # What is worth it is published once, by `rise publish`; a recipe of its own would send every arm.
+        return [*command, "--push_to_hub", "false", "--output_dir", str(self.layout.model(arm, seed))]
 
     def _matching_tokens(self, spec: Arm, seed: int) -> int:
         """Tokens of SFT that cost as much as the matched dpo stage did, by the tokens that it processed."""

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from eval.policies.adapters import base_of, is_adapter
+from eval.policies.adapters import base_of, is_adapter, put_on
 from eval.replies import templates
 from rise_train.rows.masking import use_training_template
 from synthesis.errors import UserError
@@ -123,11 +123,9 @@ def load_model(path: str, init: dict[str, Any]) -> Any:
 
 def load_adapter(path: str, init: dict[str, Any]) -> Any:
     """A `PeftModel` with the adapter of folder `path` as its trainable `default` adapter."""
-    from peft import PeftModel
-
     base = base_of(path)
     require_model(f"{Path(path) / 'adapter_config.json'}: base_model_name_or_path", base)
-    return PeftModel.from_pretrained(load_model(base, init), path, is_trainable=True)
+    return put_on(load_model(base, init), path, is_trainable=True)
 
 
 def load_frozen(path: str, init: dict[str, Any]) -> Any:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from eval.policies.adapters import put_on
 from synthesis.errors import UserError
 from synthesis.json_file import write_json
 
@@ -82,7 +83,6 @@ def merge_model(found: Source, target: Path) -> None:
     Raises:
         UserError: a full model, an adapter other than LoRA, or one that does not fit its base.
     """
-    from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
     if found.adapter is None:
@@ -91,7 +91,7 @@ def merge_model(found: Source, target: Path) -> None:
         raise UserError(f"--merged: {found.model} is {found.adapter['peft_type']}; only LoRA adapters can be merged")
     try:
         base = AutoModelForCausalLM.from_pretrained(found.base, dtype="auto")
-        merged = _merged(PeftModel.from_pretrained(base, str(found.model)))
+        merged = _merged(put_on(base, found.model))
     except (OSError, ValueError, RuntimeError) as error:
         raise UserError(
             f"--merged: {found.model} does not merge into {found.base}: {' '.join(str(error).split())[:300]}"

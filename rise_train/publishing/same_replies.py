@@ -14,6 +14,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal, NamedTuple
 
+from eval.policies.adapters import misfit
 from rise_train.publishing import clean_load
 from rise_train.publishing.clean_load import Answer
 from rise_train.publishing.model_files import Source
@@ -116,6 +117,7 @@ def _ask(found: Source, copy: Path, prompts: list[dict[str, Any]]) -> list[list[
         answers: list[list[Answer]] = json.loads(told.read_text()) if told.is_file() else []
         if done.returncode != 0:
             last = (done.stderr.strip().splitlines() or ["no message"])[-1][:300]
+            last = misfit(done.stderr) if "size mismatch" in done.stderr else last
             if not answers:
                 raise UserError(f"{found.model}: does not load: {last}")
             raise UserError(f"{copy}: the copy does not load in a clean process: {last}")

@@ -17,6 +17,7 @@ from synthesis.journal import Journal
 from synthesis.progress import Progress, silent
 from synthesis.records import Json, Primitive, Tool
 from synthesis.run import Run
+from synthesis.surprises import Surprised, surprise, warn
 from synthesis.workers import spread
 
 REPEATED = 2
@@ -35,6 +36,7 @@ async def primitives_stage(run: Run) -> None:
             per_tool=run.config.per_tool,
             seed=run.config.seed,
             progress=progress,
+            surprised=run.surprises.append,
         )
     await _give_up(run, calls)
 
@@ -66,6 +68,7 @@ async def collect(
     per_tool: int,
     seed: int,
     progress: Progress = silent,
+    surprised: Surprised = warn,
 ) -> None:
     """Execute the author's candidates for every tool and write each, accepted or rejected, to `journal`.
 
@@ -86,7 +89,7 @@ async def collect(
     """
     tools = pool[0].tools
     circuit = Circuit.of(journal, tools)
-    groups = by_tool(tools, await _ask(tools, author, per_tool, seed))
+    groups = by_tool(tools, await _ask(tools, author, per_tool, seed, surprised))
     done, total = 0, sum(len(group) for group in groups.values())
 
     def report(tool: str) -> None:
@@ -118,7 +121,10 @@ async def _collect_unit(
         if primitive is None or again:
             trial = Trial(servers, policies, candidate, unit.shared)
             hopeless = circuit.reason(candidate.tool) if primitive is None else _untried(primitive)
-            primitive = trial.skip(hopeless) if hopeless else await trial.run(habits.needs_repeat(candidate.tool))
+            try:
+                primitive = trial.skip(hopeless) if hopeless else await trial.run(habits.needs_repeat(candidate.tool))
+            except Exception as error:
+                primitive = trial.skip(surprise(error))
         habits.note(primitive)
         if key not in journal:
             circuit.note(primitive)
@@ -147,14 +153,20 @@ class _Habits:
             self.unsteady.add(primitive.tool)
 
 
-async def _ask(tools: dict[str, Tool], author: Author, per_tool: int, seed: int) -> dict[str, list[Candidate]]:
+async def _ask(
+    tools: dict[str, Tool], author: Author, per_tool: int, seed: int, surprised: Surprised
+) -> dict[str, list[Candidate]]:
     """The author's candidates by tool; he is asked in threads, so that the servers' tasks go on meanwhile."""
     found: dict[str, list[Candidate]] = {}
 
     async def ask(_: int, item: tuple[str, Tool]) -> None:
         name, tool = item
         siblings = [other for other in tools.values() if other.server == tool.server and other is not tool]
-        found[name] = await loop.run_in_executor(threads, author.candidates, tool, per_tool, seed, siblings)
+        try:
+            found[name] = await loop.run_in_executor(threads, author.candidates, tool, per_tool, seed, siblings)
+        except Exception as error:
+            found[name] = []
+            surprised(f"no calls of {name}: {surprise(error)}")
 
     loop = asyncio.get_running_loop()
     with ThreadPoolExecutor(author.workers) as threads:

@@ -10,6 +10,9 @@ from synthesis.calls.references import UnresolvedError, fill, has_reference, res
 from synthesis.calls.verdicts import judge
 from synthesis.records import TRIES, Json, Primitive, Tool, ToolResult
 from synthesis.schemas import arguments_fault
+from synthesis.servers.scrub import holds_secret
+
+_WITHHELD = "secret: an argument holds the sign that stands for a secret"
 
 
 class Trial:
@@ -39,10 +42,9 @@ class Trial:
         return primitive
 
     async def _run(self, repeat: bool) -> Primitive:
-        if not has_reference(self.candidate.arguments) and (
-            reason := arguments_fault(self.tool, self.candidate.arguments)
-        ):
-            return self.skip(f"input_schema: {reason}")
+        arguments = self.candidate.arguments
+        if not has_reference(arguments) and (reason := _fault(self.tool, arguments)):
+            return self.skip(reason)
         first = await self._execute(clean=not self.shared)
         if isinstance(first, str):
             return self.skip(first)
@@ -74,6 +76,8 @@ class Trial:
                     return f"setup: call {index} names {call['tool']!r}, which may not run or does not exist"
                 tool = self.servers.tools[call["tool"]]
                 filled = fill(tool, call["arguments"], texts)
+                if holds_secret(filled):
+                    return f"setup: call {index}, {call['tool']}: {_WITHHELD}"
                 result = await self._call(call["tool"], filled)
                 if reason := self._judge(tool, result, filled):
                     return f"setup: call {index}, {call['tool']}: {reason}"
@@ -81,8 +85,8 @@ class Trial:
             arguments = fill(self.tool, self.candidate.arguments, texts)
         except UnresolvedError as error:
             return f"setup: {error}"
-        if reason := arguments_fault(self.tool, arguments):
-            return f"input_schema: {reason}"
+        if reason := _fault(self.tool, arguments):
+            return reason
         return Outcome(arguments, await self._call(self.candidate.tool, arguments), _taken(self.candidate, texts))
 
     async def _call(self, name: str, arguments: dict[str, Json]) -> ToolResult:
@@ -124,6 +128,14 @@ class Outcome:
         for value in sorted(self.taken, key=len, reverse=True):
             text = text.replace(value, "<taken>")
         return text
+
+
+def _fault(tool: Tool, arguments: dict[str, Json]) -> str:
+    """Why the call is not made; empty where it may be."""
+    if holds_secret(arguments):
+        return _WITHHELD
+    reason = arguments_fault(tool, arguments)
+    return f"input_schema: {reason}" if reason else ""
 
 
 def _same_answer(first: Outcome | str, second: Outcome | str) -> bool:

@@ -9,6 +9,7 @@ from synthesis.negatives.mutations import Added, negatives, paper_only
 from synthesis.progress import Progress, silent
 from synthesis.records import Negative, Primitive, Sample, Tool, Trajectory
 from synthesis.run import Run
+from synthesis.surprises import Surprised, surprise, warn
 from synthesis.workers import ahead
 
 SPARE = 2
@@ -32,6 +33,7 @@ async def negatives_stage(run: Run) -> None:
                 spare=SPARE * config.negatives,
                 distance=meaning if config.embeddings else surface,
                 progress=progress,
+                surprised=run.surprises.append,
             )
         )
 
@@ -48,6 +50,7 @@ def negate(
     spare: int = 0,
     distance: Distance = surface,
     progress: Progress = silent,
+    surprised: Surprised = warn,
 ) -> dict[str, list[Negative]]:
     """Make at most `count` negatives, and `spare` more, for each decision turn of each sample, by sample id.
 
@@ -56,7 +59,12 @@ def negate(
     """
 
     def mutate(sample: Sample) -> list[Negative]:
-        return negatives(sample, trajectories[sample.trajectory_id], tools, author, count, seed, added, spare, distance)
+        calls = trajectories[sample.trajectory_id]
+        try:
+            return negatives(sample, calls, tools, author, count, seed, added, spare, distance)
+        except Exception as error:
+            surprised(f"no negatives of request {sample.id}: {surprise(error)}")
+            return []
 
     made: dict[str, list[Negative]] = {}
     for number, (sample, found) in enumerate(ahead(mutate, samples, author.workers), start=1):

@@ -11,6 +11,7 @@ from synthesis.requests.critical import agreed, ground
 from synthesis.requests.difficulty import detected, distractor_fault
 from synthesis.run import Run
 from synthesis.seeds import digest
+from synthesis.surprises import surprise
 from synthesis.text.equality import request_key
 from synthesis.text.kinds import kind_of
 from synthesis.workers import ahead
@@ -115,6 +116,8 @@ def _write(
         reason = _inconsistency(trajectory, sample, draft) or author.objection(trajectory, draft, tools)
     except AuthorError as error:
         return _rejection(trajectory.id, variant, "", f"author: {error}")
+    except Exception as error:
+        return _rejection(trajectory.id, variant, "", surprise(error))
     return _rejection(trajectory.id, variant, draft.request, reason) if reason else sample
 
 

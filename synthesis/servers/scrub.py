@@ -4,6 +4,7 @@ import base64
 import json
 import re
 from functools import lru_cache
+from typing import Any
 from urllib.parse import quote, quote_plus
 
 from synthesis.text.visible import visible
@@ -18,6 +19,11 @@ SECRET = "<secret>"
 def redact(text: str, secrets: frozenset[str]) -> str:
     """`text` with every secret replaced by `<secret>`: as it is, escaped for JSON or URLs, in base64 and in hex."""
     return _pattern(secrets).sub(SECRET, text) if secrets else text
+
+
+def holds_secret(value: Any) -> bool:
+    """Whether some text in `value` holds the sign that stands for a secret: no tool is called with it."""
+    return SECRET in json.dumps(value, ensure_ascii=False)
 
 
 def scrub(text: str, secrets: frozenset[str]) -> str:

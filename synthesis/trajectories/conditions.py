@@ -25,5 +25,6 @@ def words_of(text: str) -> frozenset[str]:
 @cache
 def content_words(text: str) -> frozenset[str]:
     """Words of three letters and more that mean something: no keys or labels, no parts of paths or addresses."""
+    text = re.sub(r"<(?:volatile|secret)>", " ", text)  # our own signs, for what a user sees otherwise
     found = re.findall(r"(?<![\w/\\.@-])([A-Za-z]{3,})(?![\w/\\@-])(?!\.\w)(?!['\"]?\s*:)", text)
     return frozenset(word for word in found if word.lower() not in STOP_WORDS)

@@ -13,6 +13,7 @@ from synthesis.progress import Progress, silent
 from synthesis.records import TRIES, Condition, Edge, Json, Pattern, Primitive, Record, Step, Tool, Trajectory
 from synthesis.run import Run
 from synthesis.schemas import arguments_fault
+from synthesis.surprises import surprise
 from synthesis.text.visible import shown
 from synthesis.trajectories.conditions import mentions
 from synthesis.trajectories.plans import Plan, PlannedCall, Planner, reads_only
@@ -90,6 +91,8 @@ async def generate(
                 accepted.append(await _execute(servers, policies, plan, known, result_chars))
             except RejectionError as error:
                 rejected.append(_rejection(plan, str(error)))
+            except Exception as error:
+                rejected.append(_rejection(plan, surprise(error)))
         progress(len(done), count, plan.pattern)
 
     while len(done) < count and failures <= MAX_REJECTED * count + 100:

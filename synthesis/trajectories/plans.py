@@ -14,6 +14,7 @@ from synthesis.calls.protocol import Policy
 from synthesis.calls.references import has_reference, unresolved
 from synthesis.records import Json, Pattern, Primitive, Tool
 from synthesis.seeds import digest, seeded
+from synthesis.text.visible import shown
 from synthesis.trajectories.conditions import content_words, words_of
 
 SHARES: dict[Pattern, float] = {"single": 0.31, "sequential": 0.31, "parallel": 0.20, "conditional": 0.18}
@@ -139,8 +140,8 @@ class Planner:
             elif (setup := self._setup_ids(primitive)) and all(key in usable for key in setup):
                 self.flows[primitive.tool].append((primitive, setup))
         self.plain = dict(plain)
-        self.result_chars = max(0, result_chars - 3)
-        self.results = {name: [p.result[: self.result_chars] for p in found] for name, found in self.plain.items()}
+        self.result_chars = result_chars
+        self.results = {name: [self._seen(p) for p in found] for name, found in self.plain.items()}
         self.feeding = {name: fed for name, found in self.flows.items() if (fed := [f for f in found if _feeds(f[0])])}
         self.readers = [name for name in sorted(self.plain) if self._is_reader(name)]
         self.open: set[Pattern] = set(SHARES)
@@ -350,17 +351,22 @@ class Planner:
     def _is_reader(self, name: str) -> bool:
         return reads_only(self.tools[name]) and any(map(content_words, self.results[name]))
 
+    def _seen(self, primitive: Primitive) -> str:
+        """What the model sees of a result, without the word that the cut goes through."""
+        text = shown(primitive.result, self.result_chars)
+        return re.sub(r"\w*\.\.\.$", "", text) if len(text) == self.result_chars else text
+
     def _words(self, look: Primitive, holds: bool, branches: Sequence[Primitive]) -> list[str]:
         """Words that a user may ask about: in this result, or if not to hold in another; never in all of the tool's."""
         said = words_of(" ".join(str(p.arguments) for p in [look, *branches]))
-        shown = look.result[: self.result_chars]
-        others = [text for text in self.results[look.tool] if text != shown]
+        seen = self._seen(look)
+        others = [text for text in self.results[look.tool] if text != seen]
         near = [t for name, texts in self.results.items() for t in texts if self._same_server(name, look.tool)]
         sources = [look.result] if holds else others or near
         words = {word for text in sources for word in content_words(text)}
         telling = {word for word in words if not others or not all(word.lower() in words_of(text) for text in others)}
-        seen = words_of(shown)
-        return sorted(word for word in telling if word.lower() not in said and (word.lower() in seen) == holds)
+        present = words_of(seen if holds else look.result)
+        return sorted(word for word in telling if word.lower() not in said and (word.lower() in present) == holds)
 
     def _same_server(self, name: str, other: str) -> bool:
         return self.tools[name].server == self.tools[other].server

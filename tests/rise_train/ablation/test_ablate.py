@@ -48,7 +48,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, tiny_data
     shutil.copytree(tiny_dataset, folder / "run" / "dataset")
     shutil.copytree(tiny_model, folder / "base")
     (folder / "sft.yaml").write_text(yaml.safe_dump(RECIPE))
-    (folder / "dpo.yaml").write_text(yaml.safe_dump({**RECIPE, "num_train_epochs": 1, "max_pairs": 6}))
+    pushing = {"push_to_hub": True, "hub_model_id": "nobody/nothing"}  # of an ablation no arm is sent
+    (folder / "dpo.yaml").write_text(yaml.safe_dump({**RECIPE, **pushing, "num_train_epochs": 1, "max_pairs": 6}))
     (folder / "ablation.yaml").write_text(yaml.safe_dump(CONFIG))
     return folder
 

@@ -211,3 +211,28 @@ def test_a_setup_that_names_no_tool_is_rejected_with_the_name(tmp_path: Path) ->
 
     journal = gather(tmp_path / "p.jsonl", FakeServers(), Lost())
     assert [p.reason for p in journal] == ["setup: call 0 names 'notes__vanish', which may not run or does not exist"]
+
+
+def test_no_tool_is_called_with_the_sign_for_a_secret(tmp_path: Path) -> None:
+    """A server shows its key, which is hidden from us: what would be taken from there is no argument."""
+
+    class Author(FakeAuthor):
+        def candidates(self, tool: Tool, count: int, seed: int, siblings: Sequence[Tool] = ()) -> list[Candidate]:
+            if tool.full_name != "weather__get_alerts":
+                return []
+            shown = [{"tool": "weather__get_forecast", "arguments": {"city": "Bern"}}]
+            reference = {"$result": 0, "$pattern": r"<\w+>"}
+            hidden = [{"tool": "weather__get_alerts", "arguments": {"city": "<secret>"}}]
+            return [
+                Candidate(tool=tool.full_name, arguments={"city": "key <secret>"}, coverage="all"),
+                Candidate(tool=tool.full_name, arguments={"city": reference}, setup=shown, coverage="all"),
+                Candidate(tool=tool.full_name, arguments={"city": "Rome"}, setup=hidden, coverage="all"),
+            ]
+
+    servers = FakeServers({"weather__get_forecast": ToolResult(text="Your key is <secret>")})
+    with Journal(tmp_path / "primitives.jsonl", Primitive) as journal:
+        asyncio.run(collect([servers], POLICIES, Author(), journal, per_tool=3, seed=0))
+        reasons = {primitive.reason for primitive in journal if primitive.tool == "weather__get_alerts"}
+    assert len(reasons) == 2
+    assert all("an argument holds the sign that stands for a secret" in reason for reason in reasons)
+    assert not [call for call in servers.calls if "<secret>" in json.dumps(call)]
