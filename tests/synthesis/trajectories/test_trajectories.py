@@ -245,20 +245,26 @@ def test_conditions_hang_on_content_not_on_keys_and_paths() -> None:
 
 def test_conditions_hang_on_whole_words_that_a_user_can_see(primitives: list[Primitive]) -> None:
     """Neither on the word that the cut goes through, nor on our own sign for what the clock wrote."""
-    plain = [p for p in primitives if not p.setup and p.tool.startswith("weather")]
-    ends = "{'mood': 'pleasant', 'seen': '<volatile>', 'umbrella': 'unneeded'}"
-    changed = [
-        p.model_copy(update={"result": f"{{'city': 'c{n}', 'stars': 'x{n}'}} {ends}"}) for n, p in enumerate(plain)
-    ]
-    for limit in range(60, 90, 3):
+    changed, known = [], set()
+    for number, primitive in enumerate(primitives):
+        if primitive.tool.startswith("weather") and not primitive.setup:
+            ends = chr(ord("a") + number % 26) * 3
+            known |= {f"pleasant{ends}", f"unneeded{ends}"}
+            clock = "<volatile>" if number % 2 else ""
+            said = f"{{'mood': 'pleasant{ends}', 'at': '{clock}', 'umbrella': 'unneeded{ends}'}}"
+            primitive = primitive.model_copy(update={"result": said})
+        changed.append(primitive)
+    words = set()
+    for limit in range(30, 72, 3):
         planner = Planner(changed, dict(TOOLS), POLICIES, 0, result_chars=limit)
-        words = set()
         for _ in range(60):
             if (plan := planner.next()) is None:
                 break
             planner.tell(plan, True)
-            words |= {plan.condition.word} if plan.condition else set()
-        assert not words - {"pleasant", "unneeded"}, limit
+            if plan.condition and plan.calls[0].tool.startswith("weather"):
+                words.add(plan.condition.value)
+    assert words
+    assert not words - known
 
 
 def test_what_opens_something_does_not_only_look() -> None:
