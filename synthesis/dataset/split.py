@@ -1,7 +1,7 @@
 """Train and test: by group, so that nothing stands on both sides."""
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 
 from synthesis.dataset.source import Source
 from synthesis.errors import UserError
@@ -16,8 +16,8 @@ def split(source: Source) -> tuple[list[Sample], list[Sample]]:
     """Train and test, 8:2 within each pattern, by group.
 
     A group is what hangs together through a trajectory, an equal normalised request or an equal sequence of calls: it
-    never stands on both sides. A group with a held-out tool goes to test as a whole, on top of the usual share of the
-    others.
+    never stands on both sides. Test takes groups with a call that train has nowhere, and others only where there are
+    not enough. A group with a held-out tool goes to test as a whole, on top of the usual share of the others.
 
     Raises `UserError` where holding out leaves nothing for train.
     """
@@ -31,16 +31,27 @@ def split(source: Source) -> tuple[list[Sample], list[Sample]]:
     for group in groups:
         by_pattern[group[0].pattern].append(group)
     test = {sample.id for group in held for sample in group}
+    train_has = Counter(call for group in groups for call in _calls(group, source))
     for pattern in sorted(by_pattern):
         found = sorted(by_pattern[pattern], key=lambda group: digest("split", source.seed, group[0].id))
         wanted = TEST_SHARE * sum(map(len, found))
         taken = 0
-        for group in found:
-            if taken + len(group) / 2 <= wanted:
-                test |= {sample.id for sample in group}
-                taken += len(group)
+        for only_new in (True, False):
+            for group in found:
+                calls = _calls(group, source)
+                known = group[0].id in test or (only_new and min(train_has[call] for call in calls) > 1)
+                if not known and taken + len(group) / 2 <= wanted:
+                    test |= {sample.id for sample in group}
+                    taken += len(group)
+                    train_has.subtract(calls)
     ordered = sorted(source.samples, key=lambda sample: sample.id)
     return [s for s in ordered if s.id not in test], [s for s in ordered if s.id in test]
+
+
+def _calls(group: list[Sample], source: Source) -> set[str]:
+    """The calls of a group, each once."""
+    steps = [step for sample in group for step in source.trajectories[sample.trajectory_id].steps]
+    return {json.dumps([step.tool, step.arguments], sort_keys=True) for step in steps}
 
 
 def _groups(source: Source) -> list[list[Sample]]:

@@ -30,3 +30,23 @@ def test_near_duplicates_are_one_group(source: Source) -> None:
     sides = [{s.id for s in side} for side in (train, test)]
     group = {first.id, *(s.id for s in twins)}
     assert sum(bool(group & side) for side in sides) == 1
+
+
+def test_test_takes_what_holds_a_call_that_train_has_nowhere(source: Source) -> None:
+    """Every second trajectory has a call of its own; the others are put together from two small sets."""
+    trajectories, new = {}, set()
+    for number, (id_, trajectory) in enumerate(source.trajectories.items()):
+        step = trajectory.steps[0]
+        own = f"own {number}" if number % 2 else f"second {number // 2 % 7}"
+        new |= {id_} if number % 2 else set()
+        pair = [step.model_copy(update={"arguments": {"city": city}}) for city in (f"first {number // 2 % 5}", own)]
+        trajectories[id_] = trajectory.model_copy(update={"steps": pair})
+    changed = replace(source, trajectories=trajectories)
+    train, test = split(changed)
+    assert 0.1 <= len(test) / len(source.samples) <= 0.3
+    known = {step.arguments["city"] for s in train for step in trajectories[s.trajectory_id].steps}
+    for sample in test:
+        assert {step.arguments["city"] for step in trajectories[sample.trajectory_id].steps} - known
+    few = replace(changed, samples=[sample for sample in changed.samples if sample.trajectory_id not in new])
+    _, test = split(few)
+    assert 0.1 <= len(test) / len(few.samples) <= 0.3, "where there are no others, it takes what there is"
