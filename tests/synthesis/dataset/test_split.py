@@ -33,13 +33,15 @@ def test_near_duplicates_are_one_group(source: Source) -> None:
 
 
 def test_test_takes_what_holds_a_call_that_train_has_nowhere(source: Source) -> None:
-    """Every second trajectory has a call of its own; the others are put together from two small sets."""
+    """Every second trajectory or so has a call of its own; the others are put together from two small sets."""
     trajectories, new = {}, set()
     for number, (id_, trajectory) in enumerate(source.trajectories.items()):
         step = trajectory.steps[0]
-        own = f"own {number}" if number % 2 else f"second {number // 2 % 7}"
-        new |= {id_} if number % 2 else set()
-        pair = [step.model_copy(update={"arguments": {"city": city}}) for city in (f"first {number // 2 % 5}", own)]
+        is_new = int(id_, 16) % 2 == 1
+        new |= {id_} if is_new else set()
+        cities = (f"first {number % 5}", f"own {number}" if is_new else f"second {number % 7}")
+        call = {"tool": "weather__get_alerts"}
+        pair = [step.model_copy(update={**call, "arguments": {"city": city}}) for city in cities]
         trajectories[id_] = trajectory.model_copy(update={"steps": pair})
     changed = replace(source, trajectories=trajectories)
     train, test = split(changed)
