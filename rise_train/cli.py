@@ -223,6 +223,20 @@ def mine(
 
 
 @app.command()
+def model(
+    source: Annotated[
+        str, typer.Argument(metavar="smollm2|FILE.gguf", help="Which model to get, or a file to convert.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="A new folder.")],
+) -> None:
+    """Get a small real model to train (SmolLM2-135M-Instruct, Apache-2.0), or write a GGUF file as one to train."""
+    from rise_train.models.fetching import convert, fetch_smollm2
+
+    came = fetch_smollm2(output) if source == "smollm2" else convert(Path(source), output)
+    typer.echo(f"{output}: {came}")
+
+
+@app.command()
 def ablate(
     config: Annotated[Path, typer.Argument(metavar="ABLATION.yaml", help="E.g. recipes/tiny/ablation.yaml.")],
     dataset: Annotated[Path | None, typer.Option(help="Instead of the file's `dataset`.")] = None,

@@ -16,6 +16,18 @@ def is_adapter(path: str | Path) -> bool:
     return (Path(path) / CONFIG).is_file()
 
 
+def refuse_gguf(path: str | Path) -> None:
+    """Raise `UserError` for a GGUF file, or a folder that holds a model only as one."""
+    folder = Path(path)
+    alone = folder.is_dir() and any(folder.glob("*.gguf")) and not any(folder.glob("*config.json"))
+    if alone or folder.suffix == ".gguf":
+        file = next(folder.glob("*.gguf")) if alone else folder
+        raise UserError(
+            f"{path}: GGUF is a format to be asked in, not to be trained; `rise model {file} -o DIR` writes it as a "
+            "model to train"
+        )
+
+
 def base_of(path: str | Path) -> str:
     """The base model of an adapter folder, or `path` itself for a full model.
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from eval.policies.adapters import base_of, is_adapter, put_on
+from eval.policies.adapters import base_of, is_adapter, put_on, refuse_gguf
 from eval.policies.allocator import keep_freed_memory
 from eval.policies.base import Keep, Progress, Prompt, keep_nothing, no_progress
 from eval.replies.calls import Reply, read_reply
@@ -89,6 +89,7 @@ def _load(name: str) -> tuple[Any, Any]:
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging
 
+    refuse_gguf(name)
     base = base_of(name)
     words = name if (Path(name) / "tokenizer_config.json").exists() else base
     dtype = torch.bfloat16 if torch.cuda.is_available() else torch.float32
@@ -102,10 +103,10 @@ def _load(name: str) -> tuple[Any, Any]:
     if is_adapter(name):
         model = put_on(model, name)
         model = model.merge_and_unload() if dtype == torch.float32 else model
-    if tokenizer.chat_template is None:
-        raise UserError(f"{name}: the tokenizer has no chat template, so the prompt's form is unknown")
     if line := fit(tokenizer):
         print(f"{name}: {line}", file=sys.stderr, flush=True)
+    if tokenizer.chat_template is None:
+        raise UserError(f"{name}: the tokenizer has no chat template, so the prompt's form is unknown")
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return model.to("cuda" if torch.cuda.is_available() else "cpu").eval(), tokenizer

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from eval.policies.adapters import base_of, is_adapter, put_on
+from eval.policies.adapters import base_of, is_adapter, put_on, refuse_gguf
 from eval.replies import templates
 from rise_train.rows.masking import use_training_template
 from synthesis.errors import UserError
@@ -52,6 +52,7 @@ def is_no_model(path: str) -> bool:
 
 def require_model(field: str, path: str) -> None:
     """Raise `UserError`, which names the field, when `path` is a folder and none of a model."""
+    refuse_gguf(path)
     if is_no_model(path):
         raise UserError(f"{field}: {path} is no model folder (expected config.json or adapter_config.json)")
 

@@ -46,6 +46,10 @@ _MISTRAL = _response(
 )
 
 
+def _text(name: str) -> str:
+    return (Path(__file__).parent / f"{name}.jinja").read_text("utf-8")
+
+
 @dataclass(frozen=True)
 class Family:
     """Models of one wire format."""
@@ -61,7 +65,7 @@ class Family:
     @property
     def template(self) -> str:
         """The template's text."""
-        return (Path(__file__).parent / f"{self.name}.jinja").read_text("utf-8")
+        return _text(self.name)
 
 
 FAMILIES = (
@@ -107,12 +111,15 @@ FAMILIES = (
     ),
 )
 
+CHATML = ("chatml", "chatml_compact")
+"""For any model whose own template knows no tools: whole schemas, or signatures in few tokens."""
+
 
 def read(name: str) -> str:
     """The text of one of these templates, or of a file. Raises `UserError` where `name` is neither."""
-    names = [family.name for family in FAMILIES]
+    names = [*(family.name for family in FAMILIES), *CHATML]
     if name in names:
-        return FAMILIES[names.index(name)].template
+        return _text(name)
     try:
         return Path(name).read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -129,16 +136,33 @@ def marked(template: str) -> bool:
 def fit(tokenizer: Any) -> str:
     """Give `tokenizer` its family's template where the stock one is known to be unfit, and how to read replies.
 
-    Returns one line that says what was changed; empty where nothing was. A template that came from here, by name or
-    with a trained model, gets its response template and no line.
+    One whose template knows no tools, or that has none, gets `chatml`. Returns one line that says what was changed;
+    empty where nothing was. A template that came from here, by name or with a trained model, gets its response template
+    and no line.
     """
     stock = tokenizer.chat_template
-    if not isinstance(stock, str):  # none, or several by name, which only the user can choose among
+    if stock is not None and not isinstance(stock, str):  # several by name, which only the user can choose among
         return ""
+    if ours := [name for name in CHATML if stock == _text(name)]:
+        _use_chatml(tokenizer, ours[0])
+        return ""
+    if stock is None:
+        return _use_chatml(tokenizer, CHATML[0], "chat template: chatml, as the model brings none")
     for family in FAMILIES:
         known = stock == family.template
         if known or (all(mark in stock for mark in family.marks) and not marked(stock)):
             tokenizer.chat_template = family.template
             tokenizer.response_template = family.response
             return "" if known else f"chat template: {family.name} instead of the stock one ({family.why})"
+    if not re.search(r"\btools\b", stock):
+        return _use_chatml(tokenizer, CHATML[0], "chat template: chatml instead of the stock one (it shows no tools)")
     return ""
+
+
+def _use_chatml(tokenizer: Any, name: str, line: str = "") -> str:
+    """Give `tokenizer` a template of `CHATML`, if it has the stop token that ends a turn there; else change nothing."""
+    if not tokenizer.eos_token:
+        return ""
+    tokenizer.chat_template = _text(name)
+    tokenizer.response_template = _response("<|im_start|>assistant\n", _HERMES, tokenizer.eos_token)
+    return line

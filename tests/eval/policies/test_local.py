@@ -109,13 +109,22 @@ def test_what_cannot_be_loaded_is_one_sentence(tmp_path: Path, raw_model: Path, 
         load_policy(tmp_path)
 
 
-def test_a_tokenizer_without_template_is_refused(kit: Any, raw_model: Path, tmp_path: Path) -> None:
+def test_a_tokenizer_without_template_is_asked_in_chatml(
+    kit: Any, raw_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As it would be trained; where it has no stop token either, nobody can know the prompt's form."""
     from transformers import AutoModelForCausalLM
 
     bare = kit.make_tokenizer(["a few words"])
     bare.chat_template = None
     bare.save_pretrained(tmp_path)
     AutoModelForCausalLM.from_pretrained(raw_model).save_pretrained(tmp_path)
+    prompt = LocalPolicy(tmp_path).render(Prompt([{"role": "user", "content": "What is 09:30 in Tokyo?"}], kit.tools))
+    assert "chat template: chatml, as the model brings none" in capsys.readouterr().err
+    assert "time__convert" in prompt
+    assert prompt.endswith("<|im_start|>assistant\n")
+    bare.eos_token = None
+    bare.save_pretrained(tmp_path)
     with pytest.raises(UserError, match="no chat template"):
         LocalPolicy(tmp_path)
 

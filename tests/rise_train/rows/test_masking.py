@@ -108,8 +108,10 @@ def test_a_template_without_its_stop_token_is_refused(tiny_model: Path) -> None:
         encode_conversation(tokenizer, row["messages"], row["tools"])
 
 
-def test_a_template_without_tools_is_refused() -> None:
-    tokenizer = build_tokenizer("{% for m in messages %}{{ m.role }}: {{ m.content }}<|im_end|>{% endfor %}")
+def test_a_template_that_drops_results_is_refused() -> None:
+    tokenizer = build_tokenizer(
+        "{{ tools | tojson if tools }}{% for m in messages %}{{ m.role }}: {{ m.content }}<|im_end|>{% endfor %}"
+    )
     with pytest.raises(UserError, match="does not render tool calls"):
         use_training_template(tokenizer)
 
