@@ -60,6 +60,8 @@ SIGNATURES: list[tuple[dict[str, Any], str]] = [
         "f(x: string, y?: integer)",
     ),
     ({"properties": {"m": {"enum": ["a", 1]}}, "required": ["m"]}, 'f(m: "a"|1)'),
+    ({"properties": {"m": {"enum": ["a", 1]}, "n": {"enum": ["a", 1]}}, "required": ["n"]}, 'f(m?: "a"|1, n: as m)'),
+    ({"properties": {"m": {"enum": ["a"]}, "n": {"enum": ["b"]}, "o": True}}, 'f(m?: "a", n?: "b", o?: any)'),
     ({"properties": {"l": {"type": "array", "items": {"type": "number"}}}}, "f(l?: [number])"),
     ({"properties": {"l": {"type": "array"}}}, "f(l?: [any])"),
     ({"properties": {"d": {"type": "string", "format": "date"}}}, "f(d?: string date)"),
