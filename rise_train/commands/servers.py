@@ -150,6 +150,9 @@ async def _show(file: "ServersFile") -> None:
             typer.echo(f"{config.name} {running.versions[config.name]}: {count}; {about}")
             for tool in [*may_run, *refused]:
                 typer.echo(f"  {_consent(tool, config, tool in refused):<11} {tool.full_name}")
+            for name, why in running.unusable.items():
+                if name.startswith(f"{config.name}: "):
+                    typer.echo(f"  unusable    {name.removeprefix(f'{config.name}: ')}: {why}")
 
 
 def _consent(tool: "Tool", config: "ServerConfig", is_refused: bool) -> str:

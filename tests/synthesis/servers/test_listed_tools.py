@@ -10,6 +10,7 @@ import pytest
 from broken import HERE
 from datasets import load_from_disk
 
+from rise_train.commands.servers import show
 from synthesis import pipeline
 from synthesis.errors import UserError
 from synthesis.pipeline import synthesize
@@ -105,3 +106,10 @@ def test_calls_with_nothing_to_deviate_in_are_said_to_give_no_negatives(
     assert any(sentence.startswith("there are no negatives, so nothing for DPO") for sentence in made.advice)
     card = (made.run / "dataset" / "README.md").read_text()
     assert "not executed: no tool was asked" in card
+
+
+def test_the_list_of_tools_names_those_that_cannot_be_used(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    show(servers(tmp_path, [tool("plain", GOOD["plain"]), tool("kind", BAD["kind"])]))
+    listed = capsys.readouterr().out.splitlines()
+    assert listed[1].split() == ["read-only", "odd__plain"]
+    assert listed[2].startswith("  unusable    kind: ")

@@ -64,6 +64,8 @@ def odd(outside: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         },
         "deep": {**BOOK, "properties": {"title": WORDS, "deep": deep}},
         "constant": about({"kind": {"const": "book"}}),
+        "definitions": about({"more": {"$ref": "#/definitions/more"}}, definitions={"more": WORDS}),
+        "any_items": {**BOOK, "properties": {"title": WORDS, "more": {"type": "array", "items": True}}},
         "mixed": about({"count": {"type": ["integer", "string"], "minimum": 1, "maximum": 9}}),
         "identified": about({}, **{"$id": f"{outside}/own", "title": "Book", "x-order": 1}),
         "own_draft": about({}, **{"$schema": f"{outside}/draft"}),
@@ -90,7 +92,7 @@ def odd(outside: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     pictured = {"icons": [{"src": f"{outside}/icon.png"}], "_meta": {"see": f"{outside}/meta"}}
     good = [tool(name, schema, **pictured) for name, schema in usable.items()]
     kinds = ("image", "audio", "link", "file", "blob", "structured", "tell")
-    good += [tool(f"{kind}_{number}", BOOK) for kind in kinds for number in range(36)]
+    good += [tool(f"{kind}_{number}", BOOK) for kind in kinds for number in range(40)]
     answer = {"outputSchema": {"type": "object", "properties": {"x": {"$ref": f"{outside}/answer"}}}}
     return [*good, tool("answers", BOOK, **answer)], [tool(name, schema) for name, schema in unusable.items()]
 
@@ -122,7 +124,7 @@ def test_a_run_over_odd_servers_ends_well_tells_nothing_and_reaches_nobody(
     monkeypatch.setenv("RISE_TEST_TOKEN", KEYS["variable"])
     with listener() as (outside, came), remote() as (port, _process):
         good, bad = odd(outside)
-        assert len(good) + len(bad) > 280
+        assert len(good) + len(bad) > 300
         (tmp_path / "tools.json").write_text(json.dumps([*good, *bad], ensure_ascii=False))
         dsn = f"postgres://reader:{KEYS['dsn']}@127.0.0.1/books"
         local = {
