@@ -64,6 +64,14 @@ def synth(
     prices: Annotated[
         Path | None, typer.Option(help="YAML or JSON: MODEL: {input: USD, output: USD}, a million tokens.")
     ] = None,
+    timeout: Annotated[
+        float, typer.Option(help="Seconds without a word of a model's reply before it is asked again.")
+    ] = 300,
+    max_reply_tokens: Annotated[int, typer.Option(min=1, help="The longest reply of the model.")] = 4096,
+    temperature: Annotated[float | None, typer.Option(help="Of the model; default: its own.")] = None,
+    extra_body: Annotated[
+        str | None, typer.Option(metavar="JSON", help="What else goes into each request, e.g. switches of thinking.")
+    ] = None,
     tools_per_prompt: Annotated[int, typer.Option(min=1, help="Candidate tools in a prompt, gold ones included.")] = 4,
     result_chars: Annotated[int, typer.Option(min=20, help="Tool results are cut to this length.")] = 300,
     hold_out: Annotated[
@@ -102,7 +110,16 @@ def synth(
 
     llm = None
     if author == "llm" or model is not None:
-        endpoint = Endpoint(model or "", base_url or OPENAI, api_key_env, workers)
+        endpoint = Endpoint(
+            model or "",
+            base_url or OPENAI,
+            api_key_env,
+            workers,
+            timeout_s=timeout,
+            max_tokens=max_reply_tokens,
+            temperature=temperature,
+            extra_body=_json_object("--extra-body", extra_body),
+        )
         llm = ModelOptions(endpoint, Limits(max_tokens_total, max_cost), prices)
     summary = synthesize(
         servers,
@@ -125,6 +142,19 @@ def synth(
         replay=replay,
     )
     _show_summary(summary)
+
+
+def _json_object(option: str, text: str | None) -> dict[str, Any]:
+    """The object that an option gives as JSON; empty where it is left out."""
+    import json
+
+    try:
+        found = json.loads(text) if text else {}
+    except ValueError as error:
+        raise UserError(f"{option}: expected a JSON object, but: {error}") from None
+    if not isinstance(found, dict):
+        raise UserError(f"{option}: expected a JSON object, not {text}")
+    return found
 
 
 @app.command(name="eval")

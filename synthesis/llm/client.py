@@ -1,16 +1,19 @@
 """A small client for any OpenAI-compatible endpoint: one validated answer a question, and no question twice.
 
-The answer is asked for by JSON schema and checked by pydantic and by the caller; what is wrong with it goes back to the
-model, at most `REPAIRS` times. Good answers are files of plain JSON, written before they are used. Rate limits, server
-errors, timeouts and dropped connections are retried by the SDK, which honours Retry-After.
+The answer is asked for by JSON schema, in the prompt too, and checked by pydantic and by the caller; what is wrong with
+it goes back to the model, at most `REPAIRS` times. Good answers are files of plain JSON, written before they are used.
+Replies are streamed, so that a slow one is waited for as long as it goes on. Rate limits, server errors, timeouts and
+dropped connections are retried by the SDK, which honours Retry-After; each is said on stderr.
 """
 
 import json
+import logging
 import os
 import re
+import sys
 import threading
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from urllib.parse import urlsplit
@@ -21,13 +24,13 @@ from synthesis.errors import UserError
 from synthesis.journal import Journal
 from synthesis.llm.costs import Costs, Limits, load_price
 from synthesis.llm.fencing import TEXT_CHARS, fence
+from synthesis.llm.manner import Manner
 from synthesis.records import Json, Record
 from synthesis.seeds import digest
 from synthesis.text.visible import shortened, whole
 
 if TYPE_CHECKING:
     from openai import OpenAI
-    from openai.types.chat import ChatCompletion
 
 OPENAI = "https://api.openai.com/v1"
 REPAIRS = 2
@@ -87,11 +90,15 @@ class Endpoint:
     api_key_env: str = "OPENAI_API_KEY"
     workers: int = 8
     """Requests under way at a time."""
-    timeout_s: float = 120.0
-    """For one request; a timeout is retried."""
+    timeout_s: float = 300.0
+    """Without a word of a reply; a timeout is retried."""
     retries: int = 6
     max_tokens: int = 4096
     """The longest reply."""
+    temperature: float | None = None
+    """The model's own where it is left out."""
+    extra_body: Mapping[str, Json] = field(default_factory=dict)
+    """What else goes into every request, say `{"chat_template_kwargs": {"enable_thinking": false}}`."""
 
     def check(self) -> None:
         """Raise `UserError` for a model, an address or a key that cannot be right."""
@@ -102,6 +109,9 @@ class Endpoint:
             raise UserError(f"--base-url: expected an http or https address, not {self.base_url!r}.")
         if address.username or address.password or address.query:
             raise UserError("--base-url: expected no password or key in the address; keys come by --api-key-env.")
+        for option, value in (("--timeout", self.timeout_s), ("--max-reply-tokens", self.max_tokens)):
+            if value <= 0:
+                raise UserError(f"{option}: expected more than 0, not {value:g}.")
         if self.workers < 1:
             raise UserError(f"--workers: expected 1 or more, not {self.workers}.")
         if self.base_url == OPENAI and not os.environ.get(self.api_key_env):
@@ -167,6 +177,7 @@ class Client:
         self.endpoint, self.costs = endpoint, costs
         self._cache, self._rejected = cache, rejected
         self._openai = _connect(endpoint)
+        self._manner = Manner.of(cache.folder / f"endpoint-{digest(endpoint.base_url, endpoint.model)[:8]}.json")
         self._lock = threading.Lock()
         self._asking: dict[str, threading.Lock] = {}
 
@@ -178,9 +189,12 @@ class Client:
         Raises `AnswerError` where there is none to be had, and `UserError` where the endpoint cannot be used or a limit
         is reached. Two threads with the same question wait for one answer.
         """
-        messages = [{"role": "system", "content": prompt.system}, {"role": "user", "content": prompt.user}]
         schema, limit = answer.model_json_schema(), self.endpoint.max_tokens
-        key = digest(self.endpoint.model, prompt.version, messages, schema, limit, seed, length=32)
+        shape = f"Answer with one JSON object and nothing else, by this JSON schema:\n{json.dumps(schema)}"
+        messages = [{"role": "system", "content": f"{prompt.system}\n\n{shape}"}]
+        messages += [{"role": "user", "content": prompt.user}]
+        further = [self.endpoint.temperature, dict(self.endpoint.extra_body)]
+        key = digest(self.endpoint.model, prompt.version, messages, schema, limit, seed, *further, length=32)
         with self._asking.setdefault(key, threading.Lock()):
             known = self._cache.get(key, answer)
             if known is not None:
@@ -223,54 +237,81 @@ class Client:
         self._note(prompt.stage, messages, reply)
         if not reply.choices:
             raise AnswerError("empty: the reply has no choices")
-        choice = reply.choices[0]
-        if choice.message.refusal:
-            raise AnswerError(f"refusal: {choice.message.refusal[:200]}")
-        if choice.finish_reason == "content_filter":
+        if reply.refusal:
+            raise AnswerError(f"refusal: {reply.refusal[:200]}")
+        if reply.finish == "content_filter":
             raise AnswerError("refusal: the provider's content filter stopped the reply")
-        if choice.finish_reason == "length":
+        if reply.finish == "length":
             raise AnswerError(f"truncated: the reply is longer than {self.endpoint.max_tokens} tokens")
-        return whole(choice.message.content or _called(choice.message))
+        return whole(reply.content or reply.called)
 
-    def _complete(self, name: str, messages: list[Message], schema: Json, seed: int) -> "ChatCompletion":
+    def _complete(self, name: str, messages: list[Message], schema: Json, seed: int) -> "_Reply":
+        """The reply, asked for again where a refusal changes how, or where the connection breaks in its middle."""
+        breaks = 0
+        while True:
+            asked = self._manner.request(name, schema, self.endpoint.max_tokens, seed, self.endpoint.temperature)
+            try:
+                return self._once(messages, asked)
+            except _RefusedError as refusal:
+                if not self._manner.yields(asked, refusal.status, str(refusal)):
+                    raise self._refused(refusal.__cause__) from None
+            except _BrokenError as broken:
+                breaks += 1
+                if breaks > self.endpoint.retries:
+                    raise self._stopped(str(broken)) from None
+                print(f"model: {broken} in the middle of a reply; asked again", file=sys.stderr, flush=True)
+            except _OnePieceError:
+                self._manner.without_stream()
+
+    def _once(self, messages: list[Message], asked: dict[str, Any]) -> "_Reply":
+        """One request as it is, and its reply put together."""
         import openai
         from openai.types.chat import ChatCompletion
 
         create: Any = self._openai.chat.completions.create
+        options = {"model": self.endpoint.model, "messages": messages, "extra_body": dict(self.endpoint.extra_body)}
         try:
-            reply = create(
-                model=self.endpoint.model,
-                messages=messages,
-                response_format={
-                    "type": "json_schema",
-                    "json_schema": {"name": name, "schema": schema, "strict": True},
-                },
-                max_completion_tokens=self.endpoint.max_tokens,
-                seed=seed % 2**31,
-            )
+            said = create(**options, **asked)
         except openai.APIStatusError as error:
-            raise self._refused(error) from None
+            raise _RefusedError(error.status_code, str(error)) from error
         except openai.APITimeoutError:
             raise self._stopped(f"no answer within {self.endpoint.timeout_s:g} s") from None
         except openai.APIConnectionError as error:
             raise self._stopped(f"no connection ({error.__cause__ or error})") from None
         except (openai.APIResponseValidationError, ValueError):
-            reply = None
-        if not isinstance(reply, ChatCompletion):
-            raise self._stopped("the reply is no chat completion in JSON")
+            raise self._stopped("the reply is no chat completion in JSON") from None
+        if not asked.get("stream"):
+            if not isinstance(said, ChatCompletion):
+                raise self._stopped("the reply is no chat completion in JSON")
+            return _Reply.whole(said)
+        reply = _Reply()
+        try:
+            for piece in said:
+                reply.add(piece)
+        except openai.APITimeoutError:
+            raise _BrokenError(f"no answer within {self.endpoint.timeout_s:g} s") from None
+        except openai.APIConnectionError as error:
+            raise _BrokenError(f"no connection ({error.__cause__ or error})") from None
+        except openai.APIError as error:
+            raise _RefusedError(400, str(error)) from error
+        except (ValueError, AttributeError, TypeError):
+            raise self._stopped("the reply is no chat completion in JSON") from None
+        if not reply.pieces:
+            raise _OnePieceError
         return reply
 
     def _refused(self, error: Any) -> Exception:
         """An HTTP error that retries did not mend, as what it means here."""
+        status = getattr(error, "status_code", 400)
         if error.code in _OWN_FAULT:
             return AnswerError(f"refusal: {error.code}")
-        if error.status_code in (400, 413, 422) and _TOO_LONG.search(str(error)):
+        if status in (400, 413, 422) and _TOO_LONG.search(str(error)):
             return AnswerError("too long: the model's context has no room for this prompt and its answer")
-        if error.status_code in (401, 403):
+        if status in (401, 403):
             env = self.endpoint.api_key_env
-            return UserError(f"--api-key-env: {self.endpoint.base_url} refuses the key in {env} ({error.status_code}).")
+            return UserError(f"--api-key-env: {self.endpoint.base_url} refuses the key in {env} ({status}).")
         said = " ".join(str(error.message).split()).replace(self.endpoint.key, "***")[:300]
-        return self._stopped(f"HTTP {error.status_code}, {said}")
+        return self._stopped(f"HTTP {status}, {said}")
 
     def _stopped(self, reason: str) -> UserError:
         address, model = self.endpoint.base_url, self.endpoint.model
@@ -279,16 +320,77 @@ class Client:
             "goes on."
         )
 
-    def _note(self, stage: Stage, messages: list[Message], reply: "ChatCompletion") -> None:
+    def _note(self, stage: Stage, messages: list[Message], reply: "_Reply") -> None:
         """Write down the cost; where the endpoint does not say, a token is taken for three bytes."""
         if reply.usage is None:
             asked = sum(len(message["content"].encode("utf-8", "replace")) for message in messages)
-            told = sum(len((choice.message.content or "").encode("utf-8", "replace")) for choice in reply.choices)
+            told = len((reply.content or reply.called).encode("utf-8", "replace"))
             self.costs.add(stage, -(-asked // 3), -(-told // 3))
             return
         details = reply.usage.prompt_tokens_details
         cached = (details.cached_tokens if details else None) or 0
         self.costs.add(stage, reply.usage.prompt_tokens, reply.usage.completion_tokens, cached)
+
+
+class _RefusedError(Exception):
+    """An HTTP error that retries did not mend, or one in the middle of a stream."""
+
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(text)
+        self.status = status
+
+
+class _BrokenError(Exception):
+    """A reply that stopped in its middle."""
+
+
+class _OnePieceError(Exception):
+    """A request for a stream that was answered by none."""
+
+
+@dataclass
+class _Reply:
+    """What a model said, put together from the pieces of a stream."""
+
+    content: str = ""
+    called: str = ""
+    """The arguments of the first tool call: some models give their answer so."""
+    refusal: str = ""
+    finish: str = ""
+    usage: Any = None
+    choices: int = 0
+    pieces: int = 0
+
+    @classmethod
+    def whole(cls, reply: Any) -> "_Reply":
+        """One that came in one piece."""
+        found = cls(usage=reply.usage, pieces=1)
+        for choice in (reply.choices or [])[:1]:
+            found._take(choice.message, choice.finish_reason)
+        return found
+
+    def add(self, piece: Any) -> None:
+        """The next piece of a stream; the last one may hold the usage alone."""
+        self.pieces += 1
+        self.usage = piece.usage or self.usage
+        for choice in [one for one in piece.choices or [] if not one.index]:
+            self._take(choice.delta, choice.finish_reason)
+
+    def _take(self, said: Any, finish: str | None) -> None:
+        self.choices = 1
+        self.content += said.content or ""
+        self.refusal += said.refusal or ""
+        self.finish = finish or self.finish
+        for call in (said.tool_calls or [])[:1]:
+            self.called += (call.function.arguments if call.function else "") or ""
+
+
+class _Loud(logging.Handler):
+    """Says on stderr what the SDK does in silence: that it asks again, and when."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if (said := record.getMessage()).startswith("Retrying"):
+            print(f"model: {said[0].lower()}{said[1:]}", file=sys.stderr, flush=True)
 
 
 def _connect(endpoint: Endpoint) -> "OpenAI":
@@ -298,15 +400,14 @@ def _connect(endpoint: Endpoint) -> "OpenAI":
         raise UserError(
             "--author llm: expected the extra `llm`; install it by `pip install 'rise-train[llm]'`."
         ) from error
+    log = logging.getLogger("openai._base_client")
+    if not any(isinstance(handler, _Loud) for handler in log.handlers):
+        log.addHandler(_Loud())
+        log.setLevel(logging.INFO)
+        log.propagate = False
     return OpenAI(
         api_key=endpoint.key, base_url=endpoint.base_url, timeout=endpoint.timeout_s, max_retries=endpoint.retries
     )
-
-
-def _called(message: Any) -> str:
-    """The answer of a model that gives it as the arguments of a tool call; empty where there is none."""
-    calls = message.tool_calls or []
-    return str(calls[0].function.arguments) if calls and getattr(calls[0], "function", None) else ""
 
 
 def _unfenced(text: str) -> str:

@@ -31,6 +31,8 @@ class Reply:
     body: str | None = None
     """The raw body, instead of a completion."""
     usage: bool = True
+    pause_s: float = 0.0
+    """Before each piece of a stream."""
 
 
 class _Server(ThreadingHTTPServer):
@@ -99,13 +101,38 @@ class Model:
 
 def _send(handler: BaseHTTPRequestHandler, reply: Reply, request: dict[str, Any]) -> None:
     content: Any = reply.error or _completion(reply, request)
-    data = (reply.body if reply.body is not None else json.dumps(content)).encode()
+    streamed = bool(request.get("stream")) and reply.error is None and reply.body is None
+    text = _pieces(content, request) if streamed else json.dumps(content)
+    data = (reply.body if reply.body is not None else text).encode()
+    kind = "text/event-stream" if streamed else "application/json"
     handler.send_response(reply.status)
-    for name, value in {"Content-Type": "application/json", "Content-Length": str(len(data)), **reply.headers}.items():
+    for name, value in {"Content-Type": kind, "Content-Length": str(len(data)), **reply.headers}.items():
         handler.send_header(name, value)
     handler.end_headers()
-    handler.wfile.write(data[: len(data) // 2] if reply.cut else data)
+    for piece in data.split(b"\n\n") if reply.pause_s and streamed else []:
+        time.sleep(reply.pause_s)
+        handler.wfile.write(piece + b"\n\n" if piece else b"")
+        handler.wfile.flush()
+    if not (reply.pause_s and streamed):
+        handler.wfile.write(data[: len(data) // 2] if reply.cut else data)
     handler.close_connection = handler.close_connection or reply.cut
+
+
+def _pieces(completion: dict[str, Any], request: dict[str, Any]) -> str:
+    """A completion as the events of a stream: a few letters each, the reason to stop, and the usage if asked for."""
+    [choice] = completion["choices"]
+    about = {key: completion[key] for key in ("id", "created", "model")} | {"object": "chat.completion.chunk"}
+    content, refusal = choice["message"]["content"] or "", choice["message"]["refusal"]
+    deltas: list[dict[str, Any]] = [
+        {"role": "assistant"},
+        *({"content": content[i : i + 7]} for i in range(0, len(content), 7)),
+    ]
+    deltas += [{"refusal": refusal}] if refusal else []
+    chunks = [{**about, "choices": [{"index": 0, "delta": delta, "finish_reason": None}]} for delta in deltas]
+    chunks += [{**about, "choices": [{"index": 0, "delta": {}, "finish_reason": choice["finish_reason"]}]}]
+    if "usage" in completion and (request.get("stream_options") or {}).get("include_usage"):
+        chunks += [{**about, "choices": [], "usage": completion["usage"]}]
+    return "".join(f"data: {json.dumps(chunk)}\n\n" for chunk in chunks) + "data: [DONE]\n\n"
 
 
 def _completion(reply: Reply, request: dict[str, Any]) -> dict[str, Any]:

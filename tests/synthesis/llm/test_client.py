@@ -3,6 +3,7 @@
 import json
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 from endpoint import Model, Reply
@@ -29,9 +30,7 @@ def key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TEST_KEY", KEY)
 
 
-def client(
-    model: Model, folder: Path, limits: Limits | None = None, price: Price | None = None, **more: float
-) -> Client:
+def client(model: Model, folder: Path, limits: Limits | None = None, price: Price | None = None, **more: Any) -> Client:
     endpoint = Endpoint("m-1", model.url, "TEST_KEY", **{"retries": 2, **more})
     costs = Costs(folder / "costs.jsonl", price, limits)
     return Client(endpoint, AnswerCache(folder), Journal(folder / "rejected.jsonl", RejectedAnswer), costs)
@@ -160,7 +159,7 @@ def test_retry_after_is_honoured(tmp_path: Path) -> None:
 def test_an_endpoint_that_cannot_be_used_is_one_sentence_and_is_asked_again(
     tmp_path: Path, reply: Reply, sentence: str
 ) -> None:
-    with Model([reply, GOOD]) as model:
+    with Model([reply, *([reply] if reply.body else []), GOOD]) as model:  # what is no stream is asked for in one piece
         with pytest.raises(UserError, match=sentence) as caught:
             client(model, tmp_path, retries=0, timeout_s=0.2).ask(PROMPT, City, 0)
         assert KEY not in str(caught.value)
@@ -217,7 +216,7 @@ def test_an_endpoint_that_does_not_count_tokens_is_counted_by_bytes(tmp_path: Pa
         asking = client(model, tmp_path)
         asking.ask(PROMPT, City, 0)
     row = asking.costs.table()["samples"]
-    assert row["tokens_in"] == -(-len(PROMPT.system + PROMPT.user) // 3)
+    assert row["tokens_in"] == -(-sum(len(message["content"]) for message in model.requests[0]["messages"]) // 3)
     assert row["tokens_out"] == -(-len(GOOD.content) // 3)
     assert row["usd"] is None
 
@@ -251,3 +250,76 @@ def test_an_endpoint_that_cannot_be_right_is_refused(endpoint: Endpoint, sentenc
     with pytest.raises(UserError, match=sentence) as caught:
         endpoint.check()
     assert "pass" not in str(caught.value).replace("password", "")
+
+
+def refused(message: str, status: int = 400) -> Reply:
+    return Reply(status=status, error={"error": {"message": message}})
+
+
+@pytest.mark.parametrize(
+    ("refusals", "then"),
+    [
+        ([refused("response_format: json_schema is not supported")], {"response_format": {"type": "json_object"}}),
+        ([refused("unknown response_format type"), refused("guided decoding is off", 422)], {"response_format": None}),
+        ([refused("Unrecognized request argument: max_completion_tokens")], {"max_tokens": 4096}),
+        ([refused("extra fields not permitted: seed", 422)], {"seed": None}),
+        ([refused("'temperature' does not support 0.3 with this model")], {"temperature": None}),
+        ([refused("stream_options is not allowed")], {"stream": True, "stream_options": None}),
+        ([refused("stream is not supported")], {"stream": None, "stream_options": None}),
+        (
+            [refused("max_completion_tokens?"), refused("no json_schema"), refused("no seed")],
+            {"max_tokens": 4096, "response_format": {"type": "json_object"}, "seed": None},
+        ),
+    ],
+)
+def test_what_an_endpoint_refuses_is_left_out_and_remembered(
+    tmp_path: Path, refusals: list[Reply], then: dict[str, Any]
+) -> None:
+    other = Prompt("city", "samples", "v1", PROMPT.system, "Name another.")
+    with Model([*refusals, GOOD, GOOD]) as model:
+        assert client(model, tmp_path, temperature=0.3).ask(PROMPT, City, 0).name == "Oslo"
+        assert len(model.bodies) == len(refusals) + 1
+        assert client(model, tmp_path, temperature=0.3).ask(other, City, 0).name == "Oslo"
+        assert len(model.bodies) == len(refusals) + 2, "another command of the run knows it"
+    for request in model.requests[-2:]:
+        assert {key: request.get(key) for key in then} == then
+        assert str(City.model_json_schema()["required"]).replace("'", '"') in request["messages"][0]["content"]
+
+
+def test_a_refusal_that_names_nothing_of_ours_is_none_to_be_mended(tmp_path: Path) -> None:
+    with Model([refused("the moon is full"), GOOD]) as model, pytest.raises(UserError, match="the moon is full"):
+        client(model, tmp_path, retries=0).ask(PROMPT, City, 0)
+    with Model([refused("no json_schema"), refused("no json_object"), refused("no json_schema")]) as model:
+        with pytest.raises(UserError, match="no json_schema"):
+            client(model, tmp_path / "two", retries=0).ask(PROMPT, City, 0)
+        assert len(model.bodies) == 3
+
+
+def test_a_slow_reply_is_waited_for_as_long_as_it_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with Model([Reply(GOOD.content, pause_s=0.15)]) as model:
+        assert client(model, tmp_path, timeout_s=0.6, retries=0).ask(PROMPT, City, 0).name == "Oslo"
+        assert len(model.bodies) == 1, "longer than the limit, but never silent for so long"
+    with Model([Reply(GOOD.content, cut=True), refused("busy", 503), GOOD]) as model:
+        assert client(model, tmp_path / "two").ask(PROMPT, City, 0).name == "Oslo"
+    said = capsys.readouterr().err
+    assert "model: no connection" in said
+    assert "in the middle of a reply; asked again" in said
+    assert "model: retrying request in" in said
+
+
+def test_what_the_user_says_of_replies_goes_out(tmp_path: Path) -> None:
+    with Model([GOOD]) as model:
+        more = {"extra_body": {"top_k": 20, "chat_template_kwargs": {"enable_thinking": False}}}
+        client(model, tmp_path, max_tokens=900, temperature=0.0, **more).ask(PROMPT, City, 0)
+    [request] = model.requests
+    assert (request["max_completion_tokens"], request["temperature"], request["top_k"]) == (900, 0.0, 20)
+    assert request["chat_template_kwargs"] == {"enable_thinking": False}
+
+
+def test_an_answer_given_as_a_tool_call_is_one(tmp_path: Path) -> None:
+    call = {"index": 0, "id": "1", "type": "function", "function": {"name": "city", "arguments": GOOD.content}}
+    chunk = {"id": "1", "object": "chat.completion.chunk", "created": 0, "model": "m-1"}
+    delta = {**chunk, "choices": [{"index": 0, "delta": {"tool_calls": [call]}, "finish_reason": "tool_calls"}]}
+    stream = Reply(body=f"data: {json.dumps(delta)}\n\ndata: [DONE]\n\n", headers={"Content-Type": "text/event-stream"})
+    with Model([stream]) as model:
+        assert client(model, tmp_path).ask(PROMPT, City, 0).name == "Oslo"
