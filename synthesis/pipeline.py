@@ -144,6 +144,7 @@ def synthesize(
         neighbours=neighbours,
         model=llm.endpoint.model if llm else "",
         base_url=llm.endpoint.base_url if llm else "",
+        replies=llm.endpoint.replies if llm else "",
         version=written_by(),
     )
     if run.exists() and not run.is_dir():

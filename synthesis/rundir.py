@@ -45,6 +45,8 @@ class Config:
     """Hash of the servers file and of the sandbox's template and setup script."""
     model: str = ""
     base_url: str = ""
+    replies: str = ""
+    """What is asked of the model's replies besides: length, temperature, further fields; as JSON."""
     hold_out: tuple[str, ...] = ()
     """What test keeps for itself, each `server:NAME`, `tool:NAME` or `field:NAME`; sorted."""
     kinds: str = "all"

@@ -118,6 +118,11 @@ class Endpoint:
             raise UserError(f"--api-key-env: expected the key of {OPENAI} in the environment as {self.api_key_env}.")
 
     @property
+    def replies(self) -> str:
+        """What is asked of replies beside their shape, as JSON: what was asked otherwise is another question."""
+        return json.dumps([self.max_tokens, self.temperature, dict(self.extra_body)], sort_keys=True)
+
+    @property
     def key(self) -> str:
         """The key from the environment; local servers want none, and get a word that is no secret."""
         return os.environ.get(self.api_key_env) or "none"
@@ -189,12 +194,12 @@ class Client:
         Raises `AnswerError` where there is none to be had, and `UserError` where the endpoint cannot be used or a limit
         is reached. Two threads with the same question wait for one answer.
         """
-        schema, limit = answer.model_json_schema(), self.endpoint.max_tokens
+        schema = answer.model_json_schema()
         shape = f"Answer with one JSON object and nothing else, by this JSON schema:\n{json.dumps(schema)}"
         messages = [{"role": "system", "content": f"{prompt.system}\n\n{shape}"}]
         messages += [{"role": "user", "content": prompt.user}]
-        further = [self.endpoint.temperature, dict(self.endpoint.extra_body)]
-        key = digest(self.endpoint.model, prompt.version, messages, schema, limit, seed, *further, length=32)
+        asked = [self.endpoint.model, prompt.version, messages, schema, self.endpoint.replies, seed]
+        key = digest(*asked, length=32)
         with self._asking.setdefault(key, threading.Lock()):
             known = self._cache.get(key, answer)
             if known is not None:
