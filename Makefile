@@ -1,17 +1,26 @@
 # Each target sets up what it needs: a virtual environment, the pinned packages, the MCP servers.
 PYTHON ?= python3
 BIN := .venv/bin
-RUN ?= runs/demo
+BASE ?= tiny
+RUN ?= runs/$(if $(filter smollm2,$(BASE)),smollm2,demo)
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help demo test check bench setup servers clean
+.PHONY: help demo demo-tiny demo-smollm2 model test check bench setup servers clean
 help: ## show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
 
-demo: setup servers ## real MCP servers to trained models and an ablation table
+demo: demo-$(BASE) ## real MCP servers to trained models and an ablation table; BASE=smollm2 for a real model
+demo-tiny: setup servers
 	$(BIN)/rise synth recipes/tiny/mcp.json -o $(RUN) --kinds paper --no-execute
 	$(BIN)/rise ablate recipes/tiny/ablation.yaml --dataset $(RUN)/dataset --output $(RUN)
+demo-smollm2: setup servers model
+	$(BIN)/rise synth recipes/ablation/mcp.json -o $(RUN) --positives 1200 --kinds paper --no-execute
+	$(BIN)/rise ablate recipes/smollm2-135m/ablation.yaml --dataset $(RUN)/dataset --output $(RUN)
+
+model: runs/models/smollm2/config.json ## get SmolLM2-135M-Instruct, a small real model
+runs/models/smollm2/config.json: | .venv/ready
+	HF_HUB_OFFLINE=0 $(BIN)/rise model smollm2 -o runs/models/smollm2
 
 test: setup servers ## all tests
 	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile

@@ -275,11 +275,10 @@ def test_variants_differ_in_style_and_every_second_is_harder(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("change", "fault"),
     [
-        ({"intentions": ["Open a basket for Oslo"]}, "intentions: expected 2"),
-        ({"intentions": ["Open a basket", "write a poem"]}, "intentions: expected words of the request"),
-        ({"critical": WRITTEN["critical"][:1]}, "critical: step 1, text: expected the words"),
-        ({"critical": [{"step": 5, "parameter": "city", "evidence": "Oslo"}]}, "step 5, 'city': there is no such"),
-        ({"critical": [{**WRITTEN["critical"][0], "evidence": "to Rome"}]}, "critical: expected words of the request"),
+        (
+            {"request": "Open a basket and leave a note on that basket: Please ring twice."},
+            "critical: step 0, city: expected the words of the request that say 'Oslo'",
+        ),
         ({"request": WRITTEN["request"] + " It is B-17."}, "'B-17' comes from a result"),
         ({"request": " "}, "request, response: expected some text"),
         (
@@ -297,6 +296,27 @@ def test_a_request_at_odds_with_its_calls_goes_back_and_is_then_rejected(
         assert fault in model.requests[1]["messages"][-1]["content"]
         with pytest.raises(AuthorError, match="unusable after 2 repairs"):
             author(model, tmp_path / "rejected").compose(BASKET, TOOLS, 0, 0)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"intentions": ["Open a basket for Oslo"]},
+        {"intentions": ["Open a basket", "write a poem"]},
+        {"critical": WRITTEN["critical"][:1]},
+        {"critical": [{"step": 5, "parameter": "city", "evidence": "Oslo"}]},
+        {"critical": [{**WRITTEN["critical"][0], "evidence": "to Rome"}]},
+    ],
+)
+def test_what_a_model_quotes_badly_is_found_by_rule(tmp_path: Path, change: dict[str, Any]) -> None:
+    with Model(replies({**WRITTEN, **change})) as model:
+        draft = author(model, tmp_path).compose(BASKET, TOOLS, 0, 0)
+        assert len(model.bodies) == 1
+    claims = {(claim.step, claim.parameter): claim.evidence for claim in draft.critical}
+    assert set(claims) == {(0, "city"), (1, "text")}
+    assert "Oslo" in claims[0, "city"]
+    assert "Please ring twice" in claims[1, "text"]
+    assert draft.intentions == ([] if "intentions" in change else WRITTEN["intentions"])
 
 
 def test_the_second_opinion_sees_no_claims(tmp_path: Path) -> None:
