@@ -15,7 +15,7 @@ demo-tiny: setup servers
 	$(BIN)/rise synth recipes/tiny/mcp.json -o $(RUN) --kinds paper --no-execute
 	$(BIN)/rise ablate recipes/tiny/ablation.yaml --dataset $(RUN)/dataset --output $(RUN)
 demo-smollm2: setup servers model
-	$(BIN)/rise synth recipes/ablation/mcp.json -o $(RUN) --positives 1200 --kinds paper --no-execute
+	$(BIN)/rise synth recipes/ablation/mcp.json -o $(RUN) --positives 1500 --no-execute
 	$(BIN)/rise ablate recipes/smollm2-135m/ablation.yaml --dataset $(RUN)/dataset --output $(RUN)
 
 model: runs/models/smollm2/config.json ## get SmolLM2-135M-Instruct, a small real model

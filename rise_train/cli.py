@@ -79,7 +79,7 @@ def synth(
         typer.Option(help="Only test may know it: `server:NAME`, `tool:NAME` or `field:NAME`; may be repeated."),
     ] = None,
     kinds: Annotated[
-        str, typer.Option(help="Kinds of deviating calls: `paper` for the paper's, `all` for three more.")
+        str, typer.Option(help="Kinds of deviating calls: `paper` for the paper's, `all` for four more.")
     ] = "all",
     execute: Annotated[
         bool,

@@ -25,11 +25,13 @@ MutationKind = Literal[
     "distractor",
     "extra_argument",
     "sibling_tool",
+    "neighbour_value",
 ]
-"""The paper's (RISE, section 3.3.2) up to `combination`; the last three are ours.
+"""The paper's (RISE, section 3.3.2) up to `combination`; the last four are ours.
 
 `distractor` puts in a value that the request mentions but rules out, `extra_argument` adds an optional argument that
-nobody asked for, `sibling_tool` calls another tool of the same server.
+nobody asked for, `sibling_tool` calls another tool of the same server, `neighbour_value` puts in what the request says
+for another critical parameter.
 """
 Difficulty = Literal["ruled_out", "correction", "same_type", "reference"]
 """What makes a request hard: a value mentioned and ruled out, a late correction, two values of one type, a reference

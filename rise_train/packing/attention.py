@@ -2,10 +2,12 @@
 
 A packed row begins with a *stem*, positions that form one straight path: the prompt, and what all answers begin with.
 Among themselves they are plainly causal, which SDPA computes without a mask and without the cells above the diagonal.
-Only the positions after the stem need mask rows, so the mask is (N - stem) x N instead of N x N.
+Only the positions after the stem need mask rows, so the mask is (N - stem) x N instead of N x N; and on a CPU each of
+the branches that grow from the stem is computed with the keys of the stem and its own.
 """
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -160,10 +162,32 @@ def stemmed_sdpa(
         The heads' outputs, shape (rows, N, heads, head size), and None, as the interface wants it.
     """
     stem = 0 if attention_mask is None else query.shape[2] - attention_mask.shape[2]
-    if stem == 0:
+    if attention_mask is None or stem == 0:
         whole: torch.Tensor = sdpa_attention_forward(module, query, key, value, attention_mask, **options)[0]
         return whole, None
     trunk, crown = torch.split(query, [stem, query.shape[2] - stem], dim=2)
     below = sdpa_attention_forward(module, trunk, key[:, :, :stem], value[:, :, :stem], None, **options)[0]
-    above = sdpa_attention_forward(module, crown, key, value, attention_mask, **options)[0]
-    return torch.cat([below, above], dim=1), None
+    if query.device.type != "cpu":
+        above = sdpa_attention_forward(module, crown, key, value, attention_mask, **options)[0]
+        return torch.cat([below, above], dim=1), None
+    found = [below]
+    for start, end in branches(attention_mask):
+        seen = [slice(0, stem), slice(stem + start, stem + end)]
+        keys, values = (torch.cat([held[:, :, part] for part in seen], dim=2) for held in (key, value))
+        cells = torch.cat([attention_mask[:, :, start:end, part] for part in seen], dim=3)
+        found.append(sdpa_attention_forward(module, crown[:, :, start:end], keys, values, cells, **options)[0])
+    return torch.cat(found, dim=1), None
+
+
+def branches(mask: torch.Tensor) -> list[tuple[int, int]]:
+    """The runs of positions after the stem, counted from there, that see nothing of each other in any row.
+
+    A CPU computes the cells of a mask that are False too: by branches it is spared most of them.
+
+    Args:
+        mask: shape (rows, 1, N - stem, N), True = sees.
+    """
+    length = mask.shape[2]
+    earlier = mask[..., mask.shape[3] - length :].tril(-1)
+    starts = [*(~earlier.any(dim=3).any(dim=1).any(dim=0)).nonzero()[:, 0].tolist(), length]
+    return list(pairwise(starts))

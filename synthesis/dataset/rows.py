@@ -3,7 +3,6 @@
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
-from synthesis.dataset.prompt_tools import candidate_tools
 from synthesis.dataset.source import Row, Source
 from synthesis.negatives.mutations import apply
 from synthesis.records import Negative, Sample, Trajectory
@@ -36,7 +35,7 @@ def sft_row(source: Source, sample: Sample) -> Row:
         "edges": [edge.model_dump() for edge in trajectory.edges],
         "primitive_ids": [step.primitive_id for step in trajectory.steps],
     }
-    return {"messages": messages, "tools": candidate_tools(source, sample), "meta": meta}
+    return {"messages": messages, "tools": source.prompt_tools[sample.id], "meta": meta}
 
 
 def preference_rows(source: Source, sample: Sample) -> list[Row]:
@@ -78,7 +77,7 @@ def _preference_row(source: Source, sample: Sample, turn: int, negatives: list[N
         "primitive_ids": [trajectory.steps[step].primitive_id for step in steps],
         "negatives": [_negative_meta(negative, steps) for negative in negatives],
     }
-    tools = candidate_tools(source, sample)
+    tools = source.prompt_tools[sample.id]
     return {"prompt": prompt, "chosen": [_assistant(calls)], "rejected": rejected, "tools": tools, "meta": meta}
 
 

@@ -2,8 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
+from synthesis.dataset.prompt_tools import tool_lists
 from synthesis.records import Negative, Sample, Tool, Trajectory
 
 Row = dict[str, Any]
@@ -24,6 +26,30 @@ class Source:
     seed: int = 0
     tools_per_prompt: int = 4
     held_out: frozenset[str] = frozenset()
+
+    @cached_property
+    def prompt_tools(self) -> dict[str, list[Row]]:
+        """The tools in each sample's prompt, in the OpenAI format, by sample id.
+
+        Tools that a negative calls by mistake have to be on offer too, even where the prompt gets longer by them.
+        Held-out tools stand only in prompts of samples that need one; so none is ever seen in train.
+        """
+        apart = {sample.id for sample in self.samples if self.holds_out(sample)}
+        known = {name: tool for name, tool in self.tools.items() if name not in self.held_out}
+        found: dict[str, list[str]] = {}
+        for ids_are_apart, offered in ((False, known), (True, self.tools)):
+            wanted = {
+                sample.id: [name for name in self._wanted(sample) if name in offered]
+                for sample in self.samples
+                if (sample.id in apart) is ids_are_apart
+            }
+            found |= tool_lists(wanted, offered, self.tools_per_prompt, self.seed)
+        return {sample: [self.tools[name].spec() for name in names] for sample, names in found.items()}
+
+    def _wanted(self, sample: Sample) -> list[str]:
+        mutations = [m for negative in self.negatives.get(sample.id, ()) for m in negative.mutations]
+        mistaken = [mutation.after for mutation in mutations if mutation.kind == "sibling_tool"]
+        return list(dict.fromkeys([*self.needed(sample), *mistaken]))
 
     def needed(self, sample: Sample) -> list[str]:
         """Tools that the task needs, each once: those of the steps, and both branches of a condition."""

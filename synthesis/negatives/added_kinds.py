@@ -1,8 +1,8 @@
-"""Three kinds of negatives beyond the paper's: what a trained model still gets wrong (ours; see `docs/synthesis.md`).
+"""Four kinds of negatives beyond the paper's: what a trained model still gets wrong (ours; see `docs/synthesis.md`).
 
-A model that has seen only changed values of critical parameters may still take a value that the user ruled out, add an
-argument that nobody asked for, or call the neighbour of the right tool. These mistakes come from the request and from
-what the servers offer, so they need no author.
+A model that has seen only changed values of critical parameters may still take a value that the user ruled out or
+meant for another parameter, add an argument that nobody asked for, or call the neighbour of the right tool. These
+mistakes come from the request and from what the servers offer, so they need no author.
 """
 
 import re
@@ -14,7 +14,7 @@ from itertools import zip_longest
 from synthesis.negatives.mutations import Added
 from synthesis.records import Json, Mutation, Primitive, Sample, Step, Tool, Trajectory
 from synthesis.requests.critical import agreed
-from synthesis.schemas import properties, required
+from synthesis.schemas import accepts, properties, required, schema_of
 from synthesis.seeds import seeded
 from synthesis.text.equality import normal_form, same_meaning
 from synthesis.text.evidence import stands_in, supported
@@ -55,6 +55,42 @@ def distractors(sample: Sample, trajectory: Trajectory, turn: int) -> Iterator[M
                 yield Mutation(
                     step=found.step, parameter=found.parameter, kind="distractor", before=before, after=found.value
                 )
+
+
+def neighbour_values(
+    sample: Sample, trajectory: Trajectory, turn: int, tools: Mapping[str, Tool]
+) -> Iterator[Mutation]:
+    """Yield, for the critical parameters of a turn, values that the request says for other critical parameters.
+
+    What may be taken for each other is declared alike: two plain texts, two choices of the same list. Those of the same
+    call come first, then the nearest calls'. A call that another step of the task makes is none: to
+    make it is right, if early. The guard "the request says it" does not apply: it does say it, for something else.
+    """
+    critical = agreed(sample.critical)
+    gold = {(step.tool, normal_form(step.arguments)) for step in trajectory.steps}
+    for own in critical:
+        step = trajectory.steps[own.step]
+        if step.turn != turn:
+            continue
+        seen = {normal_form(own.value)}
+        for other in sorted(critical, key=lambda other: abs(other.step - own.step)):
+            before, after = step.arguments[own.parameter], other.value
+            theirs = tools[trajectory.steps[other.step].tool]
+            alike = _declared(tools[step.tool], own.parameter) == _declared(theirs, other.parameter)
+            if not alike or same_meaning(before, after) or normal_form(after) in seen:
+                continue
+            seen.add(normal_form(after))
+            call = (step.tool, normal_form({**step.arguments, own.parameter: after}))
+            if call not in gold and accepts(tools[step.tool], own.parameter, after):
+                yield Mutation(
+                    step=own.step, parameter=own.parameter, kind="neighbour_value", before=before, after=after
+                )
+
+
+def _declared(tool: Tool, parameter: str) -> dict[str, Json]:
+    """What the schema says that the parameter holds, without words about it."""
+    words = ("title", "description", "default", "examples")
+    return {key: value for key, value in schema_of(tool, parameter).items() if key not in words}
 
 
 def extra_arguments(index: int, step: Step, tool: Tool, request: str, seen: Seen) -> Iterator[Mutation]:
@@ -123,7 +159,7 @@ def _propose(
 ) -> list[Mutation]:
     """Return the added mutations of one turn, those to be taken first in front.
 
-    Values that the request rules out come first, for few requests have one; then extra arguments and siblings in turn.
+    Values that the request rules out come first, for few requests have one; then the other kinds in turn.
     """
     needed = frozenset(step.tool for step in trajectory.steps)
     if trajectory.condition is not None:
@@ -135,7 +171,8 @@ def _propose(
         added += extra_arguments(index, step, tools[step.tool], sample.request, seen)
         others += siblings(index, step, tools, needed)
     rng = seeded(seed, "further", sample.id, turn)
-    kinds = [rng.sample(added, len(added)), rng.sample(others, len(others))]
+    neighbours = list(neighbour_values(sample, trajectory, turn, tools))
+    kinds = [rng.sample(found, len(found)) for found in (added, others, neighbours)]
     rng.shuffle(kinds)
     in_turn = [mutation for pair in zip_longest(*kinds) for mutation in pair if mutation is not None]
     return [*distractors(sample, trajectory, turn), *in_turn]

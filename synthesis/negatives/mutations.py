@@ -164,7 +164,7 @@ def negatives(
 def _singles(mutations: list[Mutation], distance: Distance) -> Iterator[_Proposal]:
     """An added argument and another tool deviate entirely, as a deletion does."""
     for mutation in mutations:
-        near = mutation.kind == "distractor"
+        near = mutation.kind in ("distractor", "neighbour_value")
         yield [mutation], distance([(mutation.before, mutation.after)])[0] if near else 1.0
 
 

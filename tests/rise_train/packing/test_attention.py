@@ -1,5 +1,6 @@
 """Attention over packed rows: masks of all kinds say the same, and a stem without mask rows changes no result."""
 
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 from models import VOCABULARY, small
 
 from rise_train.packing import attention as module
-from rise_train.packing.attention import STEMMED, masks, spare_the_stem, stem_length, tree_mask, unserved
+from rise_train.packing.attention import STEMMED, branches, masks, spare_the_stem, stem_length, tree_mask, unserved
 from rise_train.packing.trie import Trie, pack
 
 
@@ -127,6 +128,23 @@ def test_every_implementation_computes_the_same(kind: str) -> None:
             ).logits
     for attention, logits in found.items():
         torch.testing.assert_close(logits, found["eager"], rtol=1e-5, atol=1e-5, msg=attention)
+
+
+def test_branches_of_the_stem_see_nothing_of_each_other() -> None:
+    _, end, _ = example()
+    mask = tree_mask(end, STEMMED, torch.float32)
+    found = branches(mask)
+    assert len(found) > 1
+    stem = mask.shape[3] - mask.shape[2]
+    assert found == [(0, found[0][1]), *((a[1], b[1]) for a, b in pairwise(found))]
+    assert found[-1][1] == mask.shape[2]
+    kept = torch.zeros_like(mask)
+    kept[..., :stem] = True
+    for start, stop in found:
+        kept[:, :, start:stop, stem + start : stem + stop] = True
+    assert not (mask & ~kept).any()
+    straight = tree_mask(torch.tensor([[3, 3, 3, 3]]), STEMMED, torch.float32)
+    assert branches(straight) == [(0, straight.shape[2])]
 
 
 def test_sparing_the_stem_changes_nothing_else() -> None:

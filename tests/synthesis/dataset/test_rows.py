@@ -2,12 +2,14 @@
 
 from collections import Counter
 from dataclasses import replace
+from random import Random
 
 from fakes import TOOLS
 
-from synthesis.dataset.prompt_tools import candidate_tools
+from synthesis.dataset.prompt_tools import tool_lists
 from synthesis.dataset.rows import preference_rows, sft_row
 from synthesis.dataset.source import Row, Source
+from synthesis.records import Tool
 
 
 def groups(source: Source) -> list[Row]:
@@ -70,11 +72,28 @@ def test_groups_of_later_turns_hold_the_real_history(source: Source) -> None:
         assert told == [step.result for step in trajectory.steps if step.turn < row["meta"]["turn"]]
 
 
+def test_requests_share_lists_of_tools_where_one_fits() -> None:
+    def tool(name: str) -> Tool:
+        return Tool(server="shop" if name < "d" else "bank", name=name, input_schema={})
+
+    tools = {tool(name).full_name: tool(name) for name in "abcdefgh"}
+    names = list(tools)
+    draw = Random(0)
+    wanted = {f"s{i}": draw.sample(names, draw.choice((1, 1, 2, 2, 3, 5))) for i in range(300)}
+    found = tool_lists(wanted, tools, 4, 0)
+    assert all(set(wanted[sample]) <= set(found[sample]) for sample in wanted)
+    assert all(len(found[sample]) == max(4, len(wanted[sample])) for sample in wanted)
+    short = {tuple(found[sample]) for sample in wanted if len(wanted[sample]) < 5}
+    assert 10 < len(short) < 100, "a list serves several requests, and is not always the same"
+    assert found == tool_lists(dict(reversed(wanted.items())), tools, 4, 0)
+    assert found != tool_lists(wanted, tools, 4, 1)
+
+
 def test_candidate_sets_hold_gold_siblings_and_others(source: Source) -> None:
     positions: Counter[int] = Counter()
     for sample in source.samples:
         trajectory = source.trajectories[sample.trajectory_id]
-        names = [spec["function"]["name"] for spec in candidate_tools(source, sample)]
+        names = [spec["function"]["name"] for spec in source.prompt_tools[sample.id]]
         gold = {step.tool for step in trajectory.steps}
         if trajectory.condition:
             gold |= {trajectory.condition.then_tool, trajectory.condition.else_tool}
@@ -83,4 +102,4 @@ def test_candidate_sets_hold_gold_siblings_and_others(source: Source) -> None:
         positions[names.index(trajectory.steps[0].tool)] += 1
     assert len(positions) >= 4, "gold stands anywhere"
     wide = replace(source, tools_per_prompt=50)
-    assert len(candidate_tools(wide, source.samples[0])) == len(TOOLS)
+    assert len(wide.prompt_tools[source.samples[0].id]) == len(TOOLS)

@@ -1,15 +1,22 @@
-"""The kinds of negatives beyond the paper's: distractors, extra arguments and sibling tools."""
+"""The kinds of negatives beyond the paper's: distractors, extra arguments, sibling tools and neighbour values."""
 
 from pathlib import Path
 
 import pytest
-from authoring import CONDITIONAL, SINGLE, TOOLS, make_author, make_sample
+from authoring import CONDITIONAL, PARALLEL, SINGLE, TOOLS, make_author, make_sample
 from jsonschema import Draft202012Validator
 
 from synthesis.authors.offline.author import OfflineAuthor
-from synthesis.negatives.added_kinds import extra_arguments, likeness, proposer, siblings, values_seen
+from synthesis.negatives.added_kinds import (
+    extra_arguments,
+    likeness,
+    neighbour_values,
+    proposer,
+    siblings,
+    values_seen,
+)
 from synthesis.negatives.mutations import apply, calls_of, negatives
-from synthesis.records import Distractor, Json, Primitive, Sample, Step, Tool, Trajectory
+from synthesis.records import CriticalParameter, Distractor, Json, Primitive, Sample, Step, Tool, Trajectory
 from synthesis.text.evidence import supported
 
 WIDE = Tool(
@@ -90,6 +97,27 @@ def test_a_sibling_is_a_tool_of_the_same_server_that_takes_the_same_arguments() 
     assert likeness(TOOLS["shop__find_orders"], WIDE) > likeness(TOOLS["shop__find_orders"], PAY)
 
 
+def test_a_neighbour_value_is_what_the_request_says_for_another_parameter(author: OfflineAuthor) -> None:
+    sample = make_sample(author, PARALLEL, 0)
+    found = list(neighbour_values(sample, PARALLEL, 0, SHOP))
+    assert [(m.step, m.parameter, m.before, m.after) for m in found] == [
+        (0, "customer", "Anna Weber", "Clara Novak"),
+        (1, "customer", "Clara Novak", "Anna Weber"),
+    ], "`order` takes no name, and no name takes `desc`"
+    assert all(supported(m.after, sample.request) for m in found)
+    same = [
+        step.model_copy(update={"arguments": {"customer": name}})
+        for name, step in zip(("A", "B"), PARALLEL.steps, strict=True)
+    ]
+    swapped = PARALLEL.model_copy(update={"steps": same})
+    critical = [
+        CriticalParameter(step=i, parameter="customer", value=name, evidence=name, by_author=True, by_rule=True)
+        for i, name in enumerate(("A", "B"))
+    ]
+    either = sample.model_copy(update={"critical": critical})
+    assert list(neighbour_values(either, swapped, 0, SHOP)) == [], "that is the task's other call"
+
+
 def ruling_out(sample: Sample, trajectory: Trajectory) -> Sample:
     distractor = Distractor(step=0, parameter="customer", value="Anna Weber", evidence="not Anna Weber")
     return sample.model_copy(
@@ -105,13 +133,13 @@ def test_one_negative_in_five_is_of_a_further_kind_and_the_ruled_out_value_comes
     assert len(found) == 14
     assert kinds.count("distractor") == 1
     assert kinds[0] == "distractor"
-    assert kinds[1] in ("extra_argument", "sibling_tool")
-    assert not {"distractor", "extra_argument", "sibling_tool"} & set(kinds[2:])
+    assert kinds[1] in ("extra_argument", "sibling_tool", "neighbour_value")
+    assert not {"distractor", "extra_argument", "sibling_tool", "neighbour_value"} & set(kinds[2:])
     assert found[0].mutations[0].after == "Anna Weber"
     assert supported("Anna Weber", sample.request)
     assert found == negatives(sample, SINGLE, SHOP, author, 10, 0, further, spare=4)
     paper = negatives(sample, SINGLE, SHOP, author, 10, 0)
-    assert not {n.kind for n in paper} & {"distractor", "extra_argument", "sibling_tool"}
+    assert not {n.kind for n in paper} & {"distractor", "extra_argument", "sibling_tool", "neighbour_value"}
     assert all(m.after != "Anna Weber" for n in paper for m in n.mutations), "else what the request says is spared"
 
 
