@@ -8,7 +8,17 @@ from typing import Any, Literal, Protocol
 
 from pydantic import Field
 
-from synthesis.records import CriticalParameter, Difficulty, Distractor, Json, MutationKind, Record, Tool, Trajectory
+from synthesis.records import (
+    CriticalParameter,
+    Difficulty,
+    Distractor,
+    Json,
+    Mutation,
+    MutationKind,
+    Record,
+    Tool,
+    Trajectory,
+)
 
 Coverage = Literal["required", "some", "all"]
 
@@ -77,6 +87,15 @@ class Author(Protocol):
         """Return the single-site mutation pool of one parameter: deviating values of the same type, kind by kind.
 
         Deletion and combination are not in it: they need no author.
+        """
+        ...
+
+    def deviating(
+        self, request: str, tool: Tool, arguments: dict[str, Json], changes: Sequence[Mutation]
+    ) -> list[bool]:
+        """Tell of each change to a call whether it makes another call than `request` asks for; False keeps it out.
+
+        The call with `arguments` is right; each change is one of `alternatives`, alone.
         """
         ...
 

@@ -1,6 +1,7 @@
 """Tool primitives (RISE, section 3.2.1): candidate calls, really executed, judged, and kept with the verdict."""
 
 import asyncio
+import math
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -20,6 +21,9 @@ from synthesis.run import Run
 from synthesis.surprises import Surprised, surprise, warn
 from synthesis.workers import spread
 
+CALLS_PER_POSITIVE, AT_LEAST = 2, 4
+"""Calls that a model is asked for, for each positive and for each tool at least: a request has about two, every
+trajectory is told twice, and half of a small model's calls fail."""
 REPEATED = 2
 """Successes of each tool that run twice."""
 
@@ -33,12 +37,18 @@ async def primitives_stage(run: Run) -> None:
             policies_of(run.file),
             run.author,
             calls,
-            per_tool=run.config.per_tool,
+            per_tool=_per_tool(run),
             seed=run.config.seed,
             progress=progress,
             surprised=run.surprises.append,
         )
     await _give_up(run, calls)
+
+
+def _per_tool(run: Run) -> int:
+    """Candidates a tool: where a model is asked for them, no more than the positives will use."""
+    due = math.ceil(CALLS_PER_POSITIVE * run.config.positives / max(1, len(run.tools)))
+    return run.config.per_tool if run.config.author != "llm" else min(run.config.per_tool, max(AT_LEAST, due))
 
 
 async def _give_up(run: Run, calls: Journal[Primitive]) -> None:

@@ -35,7 +35,8 @@ if TYPE_CHECKING:
 OPENAI = "https://api.openai.com/v1"
 REPAIRS = 2
 """So many times an unusable answer goes back to the model with what is wrong with it."""
-_OWN_FAULT = {"content_filter", "context_length_exceeded"}
+TOO_LONG = "too long: the model's context has no room for this prompt and its answer"
+_OWN_FAULT = {"content_filter"}
 """Codes of a refused request that blame this one prompt, not the configuration."""
 _TOO_LONG = re.compile(
     r"(?i)context (?:length|size|window)|maximum context|exceeds? the (?:available )?context|too many tokens"
@@ -57,8 +58,17 @@ class Answer(BaseModel):
 AnswerT = TypeVar("AnswerT", bound=Answer)
 
 
+def right(_answer: Answer) -> str:
+    """Find nothing wrong with an answer."""
+    return ""
+
+
 class AnswerError(Exception):
     """The model has no usable answer to this question: it refused, was cut off, or stayed wrong after all repairs."""
+
+
+class TooLongError(AnswerError):
+    """The model has no room for the prompt and its answer."""
 
 
 class RejectedAnswer(Record):
@@ -186,9 +196,7 @@ class Client:
         self._lock = threading.Lock()
         self._asking: dict[str, threading.Lock] = {}
 
-    def ask(
-        self, prompt: Prompt, answer: type[AnswerT], seed: int, check: Callable[[AnswerT], str] = lambda _: ""
-    ) -> AnswerT:
+    def ask(self, prompt: Prompt, answer: type[AnswerT], seed: int, check: Callable[[AnswerT], str] = right) -> AnswerT:
         """Return the model's answer to `prompt`, valid by its type and by `check`, which says what is wrong with it.
 
         Raises `AnswerError` where there is none to be had, and `UserError` where the endpoint cannot be used or a limit
@@ -206,7 +214,7 @@ class Client:
                 self.costs.reuse(prompt.stage)
                 return known
             if (rejection := self._rejected.get(key)) is not None:
-                raise AnswerError(rejection.reason)
+                raise (TooLongError if rejection.reason == TOO_LONG else AnswerError)(rejection.reason)
             try:
                 found = self._converse(prompt, messages, answer, seed, check)
             except AnswerError as error:
@@ -308,10 +316,12 @@ class Client:
     def _refused(self, error: Any) -> Exception:
         """An HTTP error that retries did not mend, as what it means here."""
         status = getattr(error, "status_code", 400)
+        if error.code == "context_length_exceeded":
+            return TooLongError(TOO_LONG)
         if error.code in _OWN_FAULT:
             return AnswerError(f"refusal: {error.code}")
         if status in (400, 413, 422) and _TOO_LONG.search(str(error)):
-            return AnswerError("too long: the model's context has no room for this prompt and its answer")
+            return TooLongError(TOO_LONG)
         if status in (401, 403):
             env = self.endpoint.api_key_env
             return UserError(f"--api-key-env: {self.endpoint.base_url} refuses the key in {env} ({status}).")

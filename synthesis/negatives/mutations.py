@@ -96,15 +96,32 @@ def sites(
     distance: Distance = surface,
 ) -> list[Site]:
     """Return the turn's critical parameters, each with its guarded pool (which may be empty)."""
-    pools: list[tuple[CriticalParameter, list[Mutation]]] = []
+    pools: _Pools = []
     for critical in agreed(sample.critical):
         step = trajectory.steps[critical.step]
         if step.turn == turn:
             pools.append(
                 (critical, list(_pool(critical, step.arguments, tools[step.tool], sample.request, author, seed)))
             )
+    pools = _deviating(pools, sample, trajectory, tools, author)
     known = iter(distance([(m.before, m.after) for _, pool in pools for m in pool if not m.deleted]))
     return [Site(critical, pool, [1.0 if m.deleted else next(known) for m in pool]) for critical, pool in pools]
+
+
+_Pools = list[tuple[CriticalParameter, list[Mutation]]]
+
+
+def _deviating(pools: _Pools, sample: Sample, trajectory: Trajectory, tools: dict[str, Tool], author: Author) -> _Pools:
+    """The pools without what the author, who sees request and call now, says to be asked for too."""
+    kept: _Pools = []
+    for index in dict.fromkeys(critical.step for critical, _ in pools):
+        step, own = trajectory.steps[index], [(critical, pool) for critical, pool in pools if critical.step == index]
+        changes = [mutation for _, pool in own for mutation in pool if not mutation.deleted]
+        verdicts = iter(author.deviating(sample.request, tools[step.tool], step.arguments, changes))
+        kept += [
+            (critical, [mutation for mutation in pool if mutation.deleted or next(verdicts)]) for critical, pool in own
+        ]
+    return kept
 
 
 def _pool(

@@ -8,7 +8,7 @@ from typing import Any
 
 from synthesis.authors.base import Candidate, Draft
 from synthesis.calls.protocol import Policy
-from synthesis.records import CriticalParameter, Json, MutationKind, Tool, ToolResult, Trajectory
+from synthesis.records import CriticalParameter, Json, Mutation, MutationKind, Tool, ToolResult, Trajectory
 from synthesis.seeds import seeded
 
 TEXT = {"type": "string"}
@@ -159,3 +159,8 @@ class FakeAuthor:
         pool = [city for city in CITIES if city != value] if value in CITIES else ["Monday", "cheese", "Diary"]
         seeded(seed, "alternatives", tool.full_name, parameter, value).shuffle(pool)
         return [("co_hyponym", other) for other in pool]
+
+    def deviating(
+        self, request: str, tool: Tool, arguments: dict[str, Json], changes: Sequence[Mutation]
+    ) -> list[bool]:
+        return [True] * len(changes)

@@ -34,6 +34,8 @@ def play(request: dict[str, Any]) -> dict[str, Any]:
         return _compose(data, text, rng)
     if name == "objection":
         return {"agrees": rng.random() < 0.8, "reason": "the request leaves open which tool is meant"}
+    if name == "fitting":
+        return {"verdicts": [{"number": change["number"], "fits": rng.random() < 0.1} for change in data["changes"]]}
     return _alternatives(data["parameter"], rng)
 
 

@@ -183,6 +183,31 @@ class Alternatives(Answer):
         return "" if self.pool(value, 1) else f"alternatives: expected values of the type of {json.dumps(value)}"
 
 
+class Verdict(Answer):
+    """Whether the call with one change does what was asked for too."""
+
+    number: int
+    fits: bool
+
+
+class Verdicts(Answer):
+    """The answer to `fitting`."""
+
+    verdicts: list[Verdict]
+
+    def deviating(self, count: int) -> list[bool]:
+        """Of the changes 1 to `count`, whether each was judged and never said to fit."""
+        said: dict[int, bool] = {}
+        for verdict in self.verdicts:
+            said[verdict.number] = said.get(verdict.number, False) or verdict.fits
+        return [said.get(number) is False for number in range(1, count + 1)]
+
+    def fault(self, count: int) -> str:
+        """Every change must be judged."""
+        missing = set(range(1, count + 1)) - {verdict.number for verdict in self.verdicts}
+        return f"verdicts: expected one of each change; missing: {sorted(missing)}" if missing else ""
+
+
 def parsed(text: str) -> Json:
     """`text` read as JSON; None where it is none, holds what JSON does not have (NaN), or is nested without end.
 

@@ -1,27 +1,40 @@
 """The LLM author: any OpenAI-compatible model invents calls, writes requests, checks them, and names deviating values.
 
-The four prompts follow RISE, sections 3.2.1, 3.2.3 and 3.3.2; their wording is ours, the paper's is not known.
+Four of the prompts follow RISE, sections 3.2.1, 3.2.3 and 3.3.2; their wording is ours, the paper's is not known. The
+fifth, which has the model check its deviating values against the request, is ours.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 
 from synthesis.authors.base import AuthorError, Candidate, Draft
-from synthesis.authors.llm.answers import Alternatives, Opinion, Request
+from synthesis.authors.llm.answers import Alternatives, Opinion, Request, Verdicts
 from synthesis.authors.llm.calls import Calls
 from synthesis.authors.llm.prompting import LONG_CHARS, described, offered, prompt
 from synthesis.journal import Journal
-from synthesis.llm.client import AnswerCache, AnswerError, Client, ModelOptions, RejectedAnswer
+from synthesis.llm.client import (
+    AnswerCache,
+    AnswerError,
+    AnswerT,
+    Client,
+    ModelOptions,
+    Prompt,
+    RejectedAnswer,
+    TooLongError,
+    right,
+)
 from synthesis.llm.costs import Costs, load_price
 from synthesis.llm.fencing import cleaned, fence
-from synthesis.records import Difficulty, Json, MutationKind, Step, Tool, Trajectory
+from synthesis.records import Difficulty, Json, Mutation, MutationKind, Step, Tool, Trajectory
 from synthesis.schemas import schema_of
 from synthesis.seeds import seeded
 from synthesis.text.visible import shortened
 
 MAX_FILES = 200
 """Files of the sandbox that a prompt names."""
+AT_ONCE = 4
+"""Calls asked for in one question: of twelve at once a small model writes the same again."""
 EACH = 2
 """Deviating values asked for of each kind."""
 STYLES = {
@@ -52,22 +65,44 @@ class LLMAuthor:
     def candidates(self, tool: Tool, count: int, seed: int, siblings: Sequence[Tool] = ()) -> list[Candidate]:
         """Return at most `count` distinct calls of mixed coverage, with setup calls of `siblings`.
 
-        None come back where the model fails.
+        They are asked for a few at a time, each time with those that are there already; where an answer holds none that
+        is new, or there is none, the tool keeps what it has.
         """
-        others = offered(siblings, tool)
-        asked = prompt(
-            "candidates",
-            "primitives",
-            tool=fence("tool", described(tool)),
-            count=count,
-            files=fence("files", cleaned(self._files)) if self._files else "",
-            siblings=fence("siblings", others) if others else "",
-        )
+        others, found = offered(siblings, tool), list[Candidate]()
+        while len(found) < count:
+            try:
+                found += self._more(tool, min(AT_ONCE, count - len(found)), found, others, seed)
+            except AnswerError:
+                break
+        return found
+
+    def _more(
+        self, tool: Tool, count: int, there: Sequence[Candidate], others: Sequence[dict[str, Json]], seed: int
+    ) -> list[Candidate]:
+        def asked(room: int) -> Prompt:
+            files, setups = self._files[: MAX_FILES // room], others[: -(-len(others) // room)]
+            return prompt(
+                "candidates",
+                "primitives",
+                tool=fence("tool", described(tool, room)),
+                count=count,
+                made=fence("made", [cleaned(candidate.arguments) for candidate in there]) if there else "",
+                files=fence("files", cleaned(files)) if files else "",
+                siblings=fence("siblings", setups) if setups else "",
+            )
+
         names = {other["name"] for other in others}
+        answer = self._ask(asked, Calls, seed, lambda calls: calls.fault(tool, names, there))
+        return answer.candidates(tool, count, there)
+
+    def _ask(
+        self, asked: Callable[[int], Prompt], answer: type[AnswerT], seed: int, check: Callable[[AnswerT], str] = right
+    ) -> AnswerT:
+        """The answer to the prompt `asked(1)` or, where the model has no room for it, to the shorter `asked(4)`."""
         try:
-            return self._client.ask(asked, Calls, seed, lambda calls: calls.fault(tool, names)).candidates(tool, count)
-        except AnswerError:
-            return []
+            return self._client.ask(asked(1), answer, seed, check)
+        except TooLongError:
+            return self._client.ask(asked(4), answer, seed, check)
 
     def compose(self, trajectory: Trajectory, tools: dict[str, Tool], variant: int, seed: int) -> Draft:
         """Write the request; each variant has a style of its own, and every second one is made harder."""
@@ -75,33 +110,39 @@ class LLMAuthor:
         seeded(seed, "styles", trajectory.id).shuffle(names)
         style = names[variant % len(names)]
         difficulty = _difficulty(trajectory, variant)
-        asked = prompt(
-            "compose",
-            "samples",
-            tools=fence("tools", [described(tools[name]) for name in _tools(trajectory)]),
-            steps=fence("steps", [_told(trajectory, i, results=True) for i in range(len(trajectory.steps))]),
-            condition=_condition(trajectory),
-            checked=trajectory.condition.step if trajectory.condition else 0,
-            style=STYLES[style],
-            difficulty=difficulty,
-        )
+
+        def asked(room: int) -> Prompt:
+            return prompt(
+                "compose",
+                "samples",
+                tools=fence("tools", [described(tools[name], room) for name in _tools(trajectory)]),
+                steps=fence("steps", [_told(trajectory, i, LONG_CHARS // room) for i in range(len(trajectory.steps))]),
+                condition=_condition(trajectory),
+                checked=trajectory.condition.step if trajectory.condition else 0,
+                style=STYLES[style],
+                difficulty=difficulty,
+            )
+
         try:
-            answer = self._client.ask(asked, Request, seed, lambda found: found.fault(trajectory, difficulty))
+            answer = self._ask(asked, Request, seed, lambda found: found.fault(trajectory, difficulty))
         except AnswerError as error:
             raise AuthorError(str(error)) from error
         return answer.draft(trajectory, style, difficulty)
 
     def objection(self, trajectory: Trajectory, draft: Draft, tools: dict[str, Tool]) -> str:
         """The model's second opinion, without its first: it sees the request and the calls, and no claim."""
-        asked = prompt(
-            "objection",
-            "samples",
-            tools=fence("tools", [described(tools[name]) for name in _tools(trajectory)]),
-            request=fence("request", shortened(draft.request, LONG_CHARS)),
-            calls=fence("calls", [_told(trajectory, i, results=False) for i in range(len(trajectory.steps))]),
-        )
+
+        def asked(room: int) -> Prompt:
+            return prompt(
+                "objection",
+                "samples",
+                tools=fence("tools", [described(tools[name], room) for name in _tools(trajectory)]),
+                request=fence("request", shortened(draft.request, LONG_CHARS)),
+                calls=fence("calls", [_told(trajectory, i) for i in range(len(trajectory.steps))]),
+            )
+
         try:
-            opinion = self._client.ask(asked, Opinion, self._seed)
+            opinion = self._ask(asked, Opinion, self._seed)
         except AnswerError as error:
             raise AuthorError(str(error)) from error
         return "" if opinion.agrees else f"objection: {shortened(opinion.reason, 200) or 'the calls are not asked for'}"
@@ -124,6 +165,34 @@ class LLMAuthor:
         except AnswerError:
             return []
         return answer.pool(value, EACH)
+
+    def deviating(
+        self, request: str, tool: Tool, arguments: dict[str, Json], changes: Sequence[Mutation]
+    ) -> list[bool]:
+        """The model's own check of its values, without their kinds: would the request be served by this one too?
+
+        A change of which it says nothing is kept out, for nobody vouches for it.
+        """
+        if not changes:
+            return []
+        about = {"name": tool.full_name, "description": shortened(tool.description, LONG_CHARS)}
+        told = [
+            {"number": number, "parameter": change.parameter, "value": cleaned(change.after)}
+            for number, change in enumerate(changes, start=1)
+        ]
+        asked = prompt(
+            "fitting",
+            "negatives",
+            tool=fence("tool", about),
+            request=fence("request", shortened(request, LONG_CHARS)),
+            call=fence("call", cleaned(arguments)),
+            changes=fence("changes", told),
+        )
+        try:
+            verdicts = self._client.ask(asked, Verdicts, self._seed, lambda found: found.fault(len(changes)))
+        except AnswerError:
+            return [False] * len(changes)
+        return verdicts.deviating(len(changes))
 
 
 def open_author(options: ModelOptions, run: Path, seed: int, paths: Sequence[str], files: ExitStack) -> LLMAuthor:
@@ -155,8 +224,8 @@ def _difficulty(trajectory: Trajectory, variant: int) -> Difficulty | None:
     return "ruled_out" if variant % 4 == 1 else "correction"
 
 
-def _told(trajectory: Trajectory, index: int, results: bool) -> dict[str, Json]:
-    """One step for the model: what was called, where each argument comes from and, if `results`, what came back."""
+def _told(trajectory: Trajectory, index: int, result_chars: int = 0) -> dict[str, Json]:
+    """One step for the model: what was called, where each argument comes from and so much of what came back."""
     step: Step = trajectory.steps[index]
     sources = {edge.parameter: edge.source for edge in trajectory.edges if edge.target == index}
     arguments = {
@@ -164,7 +233,7 @@ def _told(trajectory: Trajectory, index: int, results: bool) -> dict[str, Json]:
         for name, value in step.arguments.items()
     }
     told = {"step": index, "turn": step.turn, "tool": step.tool, "arguments": arguments}
-    return {**told, "result": shortened(step.result, LONG_CHARS)} if results else told
+    return {**told, "result": shortened(step.result, result_chars)} if result_chars else told
 
 
 def _condition(trajectory: Trajectory) -> str:

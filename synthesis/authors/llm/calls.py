@@ -6,7 +6,7 @@ may have written, and runs over what a server answers; so a pattern is held to a
 
 import json
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator
@@ -70,8 +70,9 @@ class Calls(Answer):
 
     calls: list[Call]
 
-    def candidates(self, tool: Tool, count: int) -> list[Candidate]:
-        """At most `count` distinct calls; the class is that of the arguments, whatever the model called it."""
+    def candidates(self, tool: Tool, count: int, there: Sequence[Candidate] = ()) -> list[Candidate]:
+        """At most `count` distinct calls that are not `there`; the class is that of the arguments, not the model's."""
+        known = {_key(candidate) for candidate in there}
         found: dict[str, Candidate] = {}
         for call in self.calls:
             arguments = parsed(call.arguments)
@@ -79,18 +80,28 @@ class Calls(Answer):
             candidate = Candidate(
                 tool=tool.full_name, arguments=arguments, setup=setup, coverage=coverage(tool, arguments)
             )
-            found.setdefault(normal_form([arguments, setup]), candidate)
+            if _key(candidate) not in known:
+                found.setdefault(_key(candidate), candidate)
         return list(found.values())[:count]
 
-    def fault(self, tool: Tool, offered: Collection[str]) -> str:
-        """Every text must parse, and some call must fit the schema; a call that does not is rejected later, alone."""
+    def fault(self, tool: Tool, offered: Collection[str], there: Sequence[Candidate] = ()) -> str:
+        """Every text must parse, and some call that is not `there` must fit the schema.
+
+        Another that does not fit is rejected later, alone.
+        """
         reasons: list[str] = []
         for number, call in enumerate(self.calls):
             if reason := call.fault(offered):
                 return f"calls.{number}.{reason}"
             arguments = parsed(call.arguments)
             reasons.append("" if has_reference(arguments) else arguments_fault(tool, arguments))
-        return "" if "" in reasons else f"calls: none fits the tool's schema ({reasons[0] if reasons else 'no call'})"
+        if "" not in reasons:
+            return f"calls: none fits the tool's schema ({reasons[0] if reasons else 'no call'})"
+        return "" if self.candidates(tool, 1, there) else "calls: all of them are there already; expected other values"
+
+
+def _key(candidate: Candidate) -> str:
+    return normal_form([candidate.arguments, candidate.setup])
 
 
 def _arguments_fault(text: str, before: int) -> str:

@@ -52,12 +52,12 @@ def _environment() -> Environment:
     return Environment(loader=FileSystemLoader(FOLDER), undefined=StrictUndefined, trim_blocks=True, autoescape=False)
 
 
-def described(tool: Tool) -> dict[str, Json]:
-    """A tool as the model is told of it: name, description and input schema, each within its size."""
+def described(tool: Tool, room: int = 1) -> dict[str, Json]:
+    """A tool as the model is told of it: name, description and input schema, each within its size divided by `room`."""
     return {
         "name": tool.full_name,
-        "description": shortened(tool.description, LONG_CHARS),
-        "parameters": slim(tool.input_schema),
+        "description": shortened(tool.description, LONG_CHARS // room),
+        "parameters": slim(tool.input_schema, SCHEMA_CHARS // room),
     }
 
 
@@ -101,13 +101,13 @@ def _brief(tool: Tool) -> tuple[dict[str, Json], int]:
     return _briefs[id(tool)][1:]
 
 
-def slim(schema: dict[str, Json]) -> dict[str, Json]:
-    """`schema` cleaned, and within `SCHEMA_CHARS` as far as leaving things out can bring it there."""
+def slim(schema: dict[str, Json], chars: int = SCHEMA_CHARS) -> dict[str, Json]:
+    """`schema` cleaned, and within `chars` as far as leaving things out can bring it there."""
     whole: dict[str, Json] = cleaned(schema)
-    if len(json.dumps(whole)) <= SCHEMA_CHARS:
+    if len(json.dumps(whole)) <= chars:
         return whole
     bare: dict[str, Json] = _without_descriptions(whole)
-    if len(json.dumps(bare)) <= SCHEMA_CHARS:
+    if len(json.dumps(bare)) <= chars:
         return bare
     needed = set(required(bare))
     return {**bare, "properties": {name: part for name, part in properties(bare).items() if name in needed}}

@@ -13,7 +13,7 @@ from synthesis.authors.offline.phrasebook import FOLDER, Phrasebook, SetupCall, 
 from synthesis.authors.offline.twists import Twist
 from synthesis.authors.offline.wording import Clause, Mood, clause
 from synthesis.calls.candidates import coverage
-from synthesis.records import Condition, CriticalParameter, Distractor, Json, MutationKind, Tool, Trajectory
+from synthesis.records import Condition, CriticalParameter, Distractor, Json, Mutation, MutationKind, Tool, Trajectory
 from synthesis.schemas import in_order, resolved, schema_of
 from synthesis.seeds import seeded
 from synthesis.text.equality import canonical
@@ -124,6 +124,12 @@ class OfflineAuthor:
         rng = seeded(seed, "alternatives", tool.full_name, parameter, canonical(value))
         peers = book.values(tool.name, parameter)
         return deviations(value, schema, parameter, peers, tool.input_schema, rng, self._words, self._files)
+
+    def deviating(
+        self, request: str, tool: Tool, arguments: dict[str, Json], changes: Sequence[Mutation]
+    ) -> list[bool]:
+        """All of them: what the request supports, or means the same, has been kept out by rule."""
+        return [True] * len(changes)
 
 
 def _known_already(trajectory: Trajectory, request: str, said: set[tuple[int, str]]) -> list[CriticalParameter]:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -28,14 +29,14 @@ from synthesis.llm.client import AnswerCache, Client, Endpoint, ModelOptions, Re
 from synthesis.llm.costs import Costs, Limits
 from synthesis.llm.fencing import fence
 from synthesis.pipeline import synthesize
-from synthesis.records import Edge, Step, Tool, Trajectory
+from synthesis.records import Edge, Mutation, Step, Tool, Trajectory
 from synthesis.seeds import digest
 
 ROOT = Path(__file__).parents[3]
 TINY = ROOT / "recipes" / "tiny"
 BOOKS = ROOT / "synthesis" / "authors" / "phrasebook"
 KEY = "sk-very-secret-4711"
-NONE: dict[str, Any] = {"files": "", "siblings": ""}
+NONE: dict[str, Any] = {"files": "", "siblings": "", "made": ""}
 WANTED: dict[str, Any] = {"positives": 14, "negatives": 2, "per_tool": 6, "author": "llm"}
 
 BASKET = Trajectory(
@@ -114,6 +115,58 @@ def test_the_wording_of_a_prompt_is_in_its_version() -> None:
     assert one.version == two.version != other.version
 
 
+def test_calls_are_asked_for_a_few_at_a_time_and_those_that_are_there_go_back(tmp_path: Path) -> None:
+    def said(*customers: str) -> dict[str, Any]:
+        texts = [json.dumps({"customer": customer}) for customer in customers]
+        return {"calls": [{"coverage": "all", "setup": [], "arguments": text} for text in texts]}
+
+    names = ["Ben Costa", "Anna Weber", "Clara Novak", "Dario Rossi", "Eva Lind"]
+    script = replies(said(*names[:3], names[0]), said(*names[:2]), said(names[1], names[3]), *[said(names[0])] * 3)
+    with Model(script) as model:
+        found = author(model, tmp_path).candidates(TOOLS["shop__find_orders"], 8, 0)
+    assert [candidate.arguments["customer"] for candidate in found] == names[:4], "then nothing new came: it is enough"
+    assert len(model.bodies) == 6
+    counts = [re.search(r"Write (\d+) calls", asked(model, number))[1] for number in range(6)]  # type: ignore[index]
+    assert counts == ["4", "4", "4", "4", "4", "4"]
+    assert "there already" not in asked(model)
+    made = json.loads(dict(BLOCK.findall(asked(model, 1)))["made"])
+    assert made == [{"customer": name} for name in names[:3]]
+    faults = [model.requests[number]["messages"][-1]["content"] for number in (2, 4, 5)]
+    assert all("all of them are there already" in fault for fault in faults)
+
+
+def test_a_prompt_without_room_shrinks_once_and_then_only_its_question_is_dropped(tmp_path: Path) -> None:
+    tool = TOOLS["shop__find_orders"].model_copy(update={"description": "d" * 4000})
+    full = Reply(status=400, error={"error": {"message": "maximum context length is 2048 tokens", "code": None}})
+    said = {"calls": [{"coverage": "all", "setup": [], "arguments": json.dumps({"customer": "Ben Costa"})}]}
+    with Model([full, *replies(said), full, full]) as model:
+        writer = author(model, tmp_path)
+        assert len(writer.candidates(tool, 1, 0)) == 1
+        long, short = (json.loads(dict(BLOCK.findall(asked(model, number)))["tool"]) for number in (0, 1))
+        assert len(long["description"]) == LONG_CHARS
+        assert len(short["description"]) == LONG_CHARS // 4
+        assert writer.candidates(tool, 1, 1) == []
+        assert writer.candidates(tool, 1, 1) == []
+    assert len(model.bodies) == 4, "what has no room is not asked again"
+
+
+def test_what_the_request_would_accept_too_is_kept_out(tmp_path: Path) -> None:
+    tool, arguments = TOOLS["shop__find_orders"], {"customer": "Ben Costa", "limit": 5}
+    changes = [Mutation(step=0, parameter="limit", kind="co_hyponym", before=5, after=after) for after in (6, 7, 8, 9)]
+    verdicts = [(1, False), (2, True), (3, False), (3, True), (4, False)]
+    answer = {"verdicts": [{"number": number, "fits": fits} for number, fits in verdicts]}
+    with Model(replies({"verdicts": answer["verdicts"][:4]}, answer)) as model:
+        writer = author(model, tmp_path)
+        kept = writer.deviating("Five orders of Ben Costa, or a few more", tool, arguments, changes)
+        assert writer.deviating("Orders", tool, arguments, []) == []
+    assert kept == [True, False, False, True]
+    assert "missing: [4]" in model.requests[1]["messages"][-1]["content"]
+    assert set(dict(BLOCK.findall(asked(model)))) == {"tool", "request", "call", "changes"}
+    with Model(replies(*[{"verdicts": []}] * 3)) as model:
+        silent = author(model, tmp_path).deviating("Some orders", tool, arguments, changes)
+    assert silent == [False] * 4, "nobody vouches for them"
+
+
 def test_candidates_are_distinct_calls_with_their_true_coverage(tmp_path: Path) -> None:
     calls = [
         {"customer": "Ben Costa"},
@@ -123,7 +176,7 @@ def test_candidates_are_distinct_calls_with_their_true_coverage(tmp_path: Path) 
     ]
     answer = {"calls": [{"coverage": "all", "setup": [], "arguments": json.dumps(call)} for call in calls]}
     with Model(replies(answer)) as model:
-        found = author(model, tmp_path).candidates(TOOLS["shop__find_orders"], 5, 0)
+        found = author(model, tmp_path).candidates(TOOLS["shop__find_orders"], 3, 0)
     assert [candidate.arguments for candidate in found] == [calls[0], calls[2], calls[3]]
     assert [candidate.coverage for candidate in found] == ["required", "some", "required"]
 
@@ -156,7 +209,7 @@ def test_setup_calls_become_the_candidates_setup(tmp_path: Path) -> None:
     reference = {"$result": 0, "$pattern": r"B-\d+"}
     with Model(replies(_noted(reference, CITY))) as model:
         tool = TOOLS["shop__add_note"]
-        [found] = author(model, tmp_path).candidates(tool, 5, 0, [other for other in SHOP if other is not tool])
+        [found] = author(model, tmp_path).candidates(tool, 1, 0, [other for other in SHOP if other is not tool])
     assert found.setup == [{"tool": "shop__open_basket", "arguments": {"city": "Oslo"}}]
     assert found.arguments["basket_id"] == reference
     told = json.loads(dict(BLOCK.findall(asked(model)))["siblings"])
@@ -185,7 +238,7 @@ def test_setup_calls_become_the_candidates_setup(tmp_path: Path) -> None:
 def test_what_the_model_says_of_setup_is_checked(tmp_path: Path, answer: dict[str, Any], fault: str) -> None:
     tool = TOOLS["shop__add_note"]
     with Model(replies(answer, _noted("B-1", CITY))) as model:
-        found = author(model, tmp_path).candidates(tool, 5, 0, [other for other in SHOP if other is not tool])
+        found = author(model, tmp_path).candidates(tool, 1, 0, [other for other in SHOP if other is not tool])
     assert json.loads(dict(BLOCK.findall(model.requests[1]["messages"][-1]["content"]))["fault"]).find(fault) >= 0
     assert [candidate.arguments["basket_id"] for candidate in found] == ["B-1"]
 
@@ -227,7 +280,7 @@ def test_arguments_may_be_an_object_and_broken_letters_are_mended(tmp_path: Path
         {"coverage": "all", "setup": [], "arguments": '{"customer": "Anna \\ud83d"}'},
     ]
     with Model(replies({"calls": calls})) as model:
-        found = author(model, tmp_path).candidates(TOOLS["shop__find_orders"], 3, 0)
+        found = author(model, tmp_path).candidates(TOOLS["shop__find_orders"], 2, 0)
     assert [candidate.arguments["customer"] for candidate in found] == ["Ben Costa", "Anna \ufffd"]
     assert digest([candidate.arguments for candidate in found])
 
