@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 Progress = Callable[[int, int, str], None]
 """Called as `progress(done, total, what is being worked on)`."""
+Note = Callable[[], str]
 LINE_EVERY_S = 5.0
 
 
@@ -20,17 +21,24 @@ def silent(done: int, total: int, what: str) -> None:
 
 
 @contextmanager
-def stage(title: str) -> Iterator[Progress]:
-    """A stage with the name `title`; yields what to call with `(done, total, item)`."""
+def stage(title: str, note: Note | None = None) -> Iterator[Progress]:
+    """A stage with the name `title`; yields what to call with `(done, total, item)`.
+
+    `note` says more about how it goes, where that is slow: then a line also says how long it will take.
+    """
     from rich.console import Console
 
     console = Console(stderr=True)
     if console.is_terminal:
         with _bars(console) as bars:
             task = bars.add_task(title, total=None, item="")
-            yield lambda done, total, item: bars.update(task, completed=done, total=total, item=item)
+
+            def update(done: int, total: int, item: str) -> None:
+                bars.update(task, completed=done, total=total, item=f"{item}  {note()}" if note else item)
+
+            yield update
     else:
-        lines = _Lines(title)
+        lines = _Lines(title, note)
         yield lines
         lines.close()
 
@@ -52,7 +60,8 @@ def _bars(console: "Console") -> "Bars":
 class _Lines:
     """A line on stderr every few seconds, and one at the end."""
 
-    def __init__(self, title: str) -> None:
+    def __init__(self, title: str, note: Note | None = None) -> None:
+        self.note = note
         self.title, self.last, self.state = title, time.monotonic(), (0, 0)
         self.started = self.last
 
@@ -67,5 +76,8 @@ class _Lines:
         self._print()
 
     def _print(self) -> None:
-        done, total = self.state
-        print(f"{self.title}: {done}/{total} ({time.monotonic() - self.started:.0f} s)", file=sys.stderr, flush=True)
+        (done, total), spent = self.state, time.monotonic() - self.started
+        told = [f"{spent:.0f} s"]
+        if self.note and (more := self.note()):
+            told += [more] + [f"about {spent / done * (total - done):.0f} s left"] * (0 < done < total)
+        print(f"{self.title}: {done}/{total} ({', '.join(told)})", file=sys.stderr, flush=True)

@@ -94,15 +94,22 @@ class Run:
         """Show and time the stage `name`; what it yields raises `InterruptedError` once the run is stopped."""
         started = time.monotonic()
         try:
-            with progress.stage(name) as shown:
+            with progress.stage(name, self.costs.pace if self.costs else None) as shown:
+                last = (0, 0, "")
 
                 def report(done: int, total: int, what: str) -> None:
+                    nonlocal last
                     if self.stopped.is_set():
                         raise InterruptedError
-                    shown(done, total, what)
+                    last = (done, total, what)
+                    shown(*last)
 
+                if self.costs:
+                    self.costs.told = lambda: shown(*last)
                 yield report
         finally:
+            if self.costs:
+                self.costs.told = lambda: None
             if self.costs and (line := self.costs.line(name)):
                 print(line, file=sys.stderr, flush=True)
         self.seconds[name] = round(time.monotonic() - started, 1)

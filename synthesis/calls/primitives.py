@@ -99,7 +99,7 @@ async def collect(
     """
     tools = pool[0].tools
     circuit = Circuit.of(journal, tools)
-    groups = by_tool(tools, await _ask(tools, author, per_tool, seed, surprised))
+    groups = by_tool(tools, await _ask(tools, author, per_tool, seed, progress, surprised))
     done, total = 0, sum(len(group) for group in groups.values())
 
     def report(tool: str) -> None:
@@ -164,7 +164,7 @@ class _Habits:
 
 
 async def _ask(
-    tools: dict[str, Tool], author: Author, per_tool: int, seed: int, surprised: Surprised
+    tools: dict[str, Tool], author: Author, per_tool: int, seed: int, progress: Progress, surprised: Surprised
 ) -> dict[str, list[Candidate]]:
     """The author's candidates by tool; he is asked in threads, so that the servers' tasks go on meanwhile."""
     found: dict[str, list[Candidate]] = {}
@@ -177,6 +177,7 @@ async def _ask(
         except Exception as error:
             found[name] = []
             surprised(f"no calls of {name}: {surprise(error)}")
+        progress(len(found), len(tools), f"calls of {name}")
 
     loop = asyncio.get_running_loop()
     with ThreadPoolExecutor(author.workers) as threads:

@@ -4,6 +4,8 @@ The ledger is a journal beside the answers, so the limits hold for the run and n
 killed and goes on has not got its money back.
 """
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -79,6 +81,9 @@ class Costs:
         self._lock = Lock()
         self._reused: dict[str, int] = {}
         self._tokens, self._spent = 0, 0.0
+        self.told: Callable[[], None] = lambda: None
+        """Called after each reply."""
+        self._started, self._replies, self._out = time.monotonic(), 0, 0
         for spend in self._journal:
             self._count(spend)
 
@@ -113,6 +118,14 @@ class Costs:
             )
             self._journal.append(spend)
             self._count(spend)
+            self._replies, self._out = self._replies + 1, self._out + tokens_out
+        self.told()
+
+    def pace(self) -> str:
+        """How this command goes: replies so far, and tokens that they took to write, a second."""
+        if not self._replies:
+            return ""
+        return f"{self._replies} replies, {self._out / max(time.monotonic() - self._started, 1e-3):.1f} tokens/s"
 
     def reuse(self, stage: str) -> None:
         """Note an answer that came from the run's own cache."""
