@@ -1,7 +1,8 @@
 # Each target sets up what it needs: a virtual environment, the pinned packages, the MCP servers.
 PYTHON ?= python3
 BIN := .venv/bin
-BASE ?= tiny
+# The real model where an accelerator is found: NVIDIA's, or Apple's.
+BASE ?= $(if $(shell nvidia-smi -L 2>/dev/null)$(filter Darwin-arm64,$(shell uname -sm | tr ' ' -)),smollm2,tiny)
 RUN ?= runs/$(if $(filter smollm2,$(BASE)),smollm2,demo)
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false

@@ -20,7 +20,7 @@ ENDS = ("<|eom_id|>", "<|eot_id|>")
 
 
 class LocalPolicy:
-    """Greedy decoding with Transformers: float32 on a CPU, bfloat16 on a GPU.
+    """Greedy decoding with Transformers: float32 on a CPU or Apple's MPS, bfloat16 on a GPU.
 
     Args:
         path_or_id: a model folder, a Hub id, or a PEFT adapter folder (its base is the one that it names).
@@ -92,7 +92,8 @@ def _load(name: str) -> tuple[Any, Any]:
     refuse_gguf(name)
     base = base_of(name)
     words = name if (Path(name) / "tokenizer_config.json").exists() else base
-    dtype = torch.bfloat16 if torch.cuda.is_available() else torch.float32
+    device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+    dtype = torch.float32 if device.type in ("cpu", "mps") else torch.bfloat16
     try:
         logging.disable_progress_bar()  # of the weights: it would break our own
         tokenizer = AutoTokenizer.from_pretrained(words)
@@ -109,7 +110,7 @@ def _load(name: str) -> tuple[Any, Any]:
         raise UserError(f"{name}: the tokenizer has no chat template, so the prompt's form is unknown")
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
-    return model.to("cuda" if torch.cuda.is_available() else "cpu").eval(), tokenizer
+    return model.to(device).eval(), tokenizer
 
 
 def _stop_tokens(model: Any, tokenizer: Any) -> set[int]:

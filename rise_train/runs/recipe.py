@@ -244,6 +244,8 @@ def _parser(stage: Stage) -> Any:
     # DeepSpeed has CPU processes of its own; told `use_cpu`, accelerate would not even start it.
     own = on_cpu and parse_flag_from_env("ACCELERATE_USE_DEEPSPEED")
     place = {"use_cpu": False, "ddp_backend": "gloo"} if own else {"use_cpu": on_cpu}
+    if not _has_bfloat16():
+        place["bf16"] = False
     parser.set_defaults_with_config(**DEFAULTS, **place, assistant_only_loss=True)
 
     def fail(message: str) -> None:
@@ -251,6 +253,16 @@ def _parser(stage: Stage) -> Any:
 
     parser.error = fail
     return parser
+
+
+def _has_bfloat16() -> bool:
+    """Whether the device multiplies faster in bfloat16, so that recipes that leave `bf16` open get it."""
+    import torch
+
+    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    if device is None or device.type == "mps":
+        return False
+    return device.type != "cuda" or torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 def _known(parser: Any) -> set[str]:

@@ -46,8 +46,8 @@ class _Server(ThreadingHTTPServer):
 class Model:
     """The server; a context manager. `script` is answered first, in order; after that the model plays along."""
 
-    def __init__(self, script: Sequence[Reply] = (), delay_s: float = 0.0) -> None:
-        self.script, self.delay_s = list(script), delay_s
+    def __init__(self, script: Sequence[Reply] = (), delay_s: float = 0.0, pause_s: float = 0.0) -> None:
+        self.script, self.delay_s, self.pause_s = list(script), delay_s, pause_s
         self.bodies: list[str] = []
         self.times: list[float] = []
         self.headers: list[dict[str, str]] = []
@@ -96,7 +96,7 @@ class Model:
             self.headers.append(headers)
             if self.script:
                 return self.script.pop(0)
-        return Reply(json.dumps(play(json.loads(body))), delay_s=self.delay_s)
+        return Reply(json.dumps(play(json.loads(body))), delay_s=self.delay_s, pause_s=self.pause_s)
 
 
 def _send(handler: BaseHTTPRequestHandler, reply: Reply, request: dict[str, Any]) -> None:

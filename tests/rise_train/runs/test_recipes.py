@@ -4,12 +4,13 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from handmade import ROOT
 
 from rise_train.models.skeleton import BACKBONES, look
 from rise_train.runs.dry_run import train
-from rise_train.runs.recipe import parse, stage_of
+from rise_train.runs.recipe import _has_bfloat16, parse, stage_of
 from rise_train.runs.yaml_file import read_mapping
 
 SMALL = ("tiny", "smollm2-135m")
@@ -93,3 +94,26 @@ def adapter(base: Path, folder: Path) -> Path:
     for part in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
         (folder / part).write_text((base / part).read_text())
     return folder
+
+
+def test_bfloat16_goes_by_the_device_where_a_recipe_leaves_it_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = ROOT / "recipes" / "smollm2-135m" / "sft" / "config_lora.yaml"
+    said = ROOT / "recipes" / "qwen3-8b" / "sft" / "config_lora.yaml"
+    found = []
+    for there in (False, True):
+        monkeypatch.setattr("rise_train.runs.recipe._has_bfloat16", lambda there=there: there)
+        found += [parse("sft", ["--config", str(path)])[1].bf16 for path in (recipe, said)]
+    assert found == [False, True, True, True]
+
+
+@pytest.mark.parametrize(
+    ("device", "supported", "expected"),
+    [(None, True, False), ("mps", True, False), ("cuda", True, True), ("cuda", False, False), ("xpu", False, True)],
+)
+def test_which_devices_have_bfloat16(
+    device: str | None, supported: bool, expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: device is not None)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device(device or "cpu"))
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: supported)
+    assert _has_bfloat16() is expected

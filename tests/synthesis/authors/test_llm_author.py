@@ -439,7 +439,7 @@ def test_a_run_ends_the_same_with_one_worker_or_killed_and_asks_nothing_twice(
         with pytest.raises(UserError, match="model: 'm-1' -> 'm-2'"):
             synthesize(path, tmp_path / "run", **WANTED, llm=ModelOptions(Endpoint("m-2", model.url), Limits()))
         total = len(model.bodies)
-    with Model(delay_s=0.02) as model:
+    with Model(pause_s=0.0005) as model:  # a reply takes about a tenth of a second: most kills are in mid-stream
         waiting = _kill_and_resume(path, tmp_path / "killed", model, total)
         repeated = len(model.bodies) - len(set(model.bodies))
         assert repeated <= waiting, "only what had no answer yet when the run was killed is asked again"
