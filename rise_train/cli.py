@@ -159,7 +159,7 @@ def _json_object(option: str, text: str | None) -> dict[str, Any]:
 
 @app.command(name="eval")
 def evaluate(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="Model folder, adapter folder, or an id of the Hub.")],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Folder, id of the Hub, URL#MODEL or policy:NAME.")],
     dataset: Annotated[Path, typer.Option(help="The dataset that `rise synth` wrote: RUN/dataset.")],
     split: Annotated[str, typer.Option(help="Which split to score.")] = "test",
     json_out: Annotated[Path | None, typer.Option("--json", help="Also write every reply and score here.")] = None,

@@ -100,7 +100,7 @@ def synthesize(
     `positives` is the number of samples, `negatives` the most that one decision turn gets, `per_tool` the candidate
     calls tried for each tool, `hold_out` what only test may know (`synthesis.dataset.holdout`). The same arguments
     again do only what is missing; other arguments on the same folder are refused unless `fresh`, which starts over.
-    `kinds` are the kinds of negatives: "paper" for the paper's, "all" for three more
+    `kinds` are the kinds of negatives: "paper" for the paper's, "all" for four more
     (`synthesis.negatives.added_kinds`). Without `execute` no tool is asked what it says to them, which saves most of
     the time of a run. `embeddings` scores them by the meaning of texts (`synthesis.negatives.distances`), `wordnet`
     lets the offline author take deviating words from an installed WordNet too, and `neighbours` from what is near a

@@ -5,16 +5,21 @@ from pathlib import Path
 from eval.policies.base import Policy
 from eval.policies.endpoint import EndpointPolicy
 from eval.policies.local import LocalPolicy
+from eval.policies.scripted import PREFIX, scripted
 from synthesis.errors import UserError
 
 
 def load_policy(model: str | Path, batch_size: int = 32, max_new_tokens: int = 256) -> Policy:
-    """The policy that `model` names: a folder, a Hub id, or `URL#MODEL` for an OpenAI-compatible server.
+    """The policy that `model` names.
+
+    A folder, a Hub id, `URL#MODEL` for an OpenAI-compatible server, or `policy:NAME` for a scripted one.
 
     Raises:
-        UserError: no such folder or model, or a URL without a model name.
+        UserError: no such folder, model or scripted policy, or a URL without a model name.
     """
     text = str(model)
+    if text.startswith(PREFIX):
+        return scripted(text)
     if text.startswith(("http://", "https://")):
         url, _, name = text.partition("#")
         if not name:

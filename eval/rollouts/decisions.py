@@ -15,6 +15,7 @@ from typing import Any
 
 from eval.policies.base import Policy, Progress, Prompt
 from eval.policies.load import load_policy
+from eval.policies.scripted import GOLD, gold
 from eval.replies.calls import Call, Reply, Toolbox, calls_of
 from eval.replies.one_call_a_turn import BLOCKS, linear_row
 from eval.rollouts.reply_journal import Kept, journal_beside, replies_of
@@ -166,7 +167,7 @@ def evaluate(
     """Evaluate a model on the decision turns of a dataset's split, and write the result file.
 
     Args:
-        model: a model folder, an adapter folder, a Hub id, or `URL#MODEL`.
+        model: a model folder, an adapter folder, a Hub id, `URL#MODEL`, or `policy:NAME`.
         dataset: the folder `dataset` of a run.
         json_out: where to write the result, as one JSON object; written whole or not at all. Meanwhile each reply is
             kept beside it, and the same call again asks only for what is missing.
@@ -184,7 +185,9 @@ def evaluate(
         UserError: a model or dataset that can't be loaded.
     """
     rows = _load_rows(Path(dataset), split, limit, seed, half)
-    policy = policy or load_policy(model, batch_size, max_new_tokens)
+    if policy is None:
+        known = str(model) == GOLD
+        policy = gold(_answers(rows)) if known else load_policy(model, batch_size, max_new_tokens)
     # A template with one call a turn gets its tasks as it was trained, parallel calls one after the other.
     tasks = [task_of(row if policy.parallel else linear_row(row)) for row in rows]
     start = time.monotonic()
@@ -214,6 +217,14 @@ def evaluate(
     if json_out is not None:
         write_json(Path(json_out), result, indent=1, sort_keys=True)
     return result
+
+
+def _answers(rows: Sequence[Mapping[str, Json]]) -> Iterator[tuple[Prompt, Sequence[Call]]]:
+    """What is right, prompt by prompt."""
+    for task in map(task_of, rows):
+        yield from ((decision.prompt, decision.gold) for decision in task.decisions)
+        if task.closing is not None:
+            yield task.closing, ()
 
 
 def answer(
