@@ -79,5 +79,7 @@ class _Lines:
         (done, total), spent = self.state, time.monotonic() - self.started
         told = [f"{spent:.0f} s"]
         if self.note and (more := self.note()):
-            told += [more] + [f"about {spent / done * (total - done):.0f} s left"] * (0 < done < total)
+            told.append(more)
+            if 0 < done < total:
+                told.append(f"about {spent / done * (total - done):.0f} s left")
         print(f"{self.title}: {done}/{total} ({', '.join(told)})", file=sys.stderr, flush=True)
