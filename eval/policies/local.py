@@ -7,7 +7,7 @@ from typing import Any
 
 from eval.policies.adapters import base_of, is_adapter, put_on, refuse_gguf
 from eval.policies.allocator import keep_freed_memory
-from eval.policies.base import Keep, Progress, Prompt, keep_nothing, no_progress
+from eval.policies.base import Keep, Message, Progress, Prompt, keep_nothing, no_progress
 from eval.replies.calls import Reply, read_reply
 from eval.replies.one_call_a_turn import takes_parallel_calls
 from eval.replies.parsing import Parser, reply_parser
@@ -47,6 +47,14 @@ class LocalPolicy:
             prompt.messages, tools=prompt.tools or None, add_generation_prompt=True, tokenize=False
         )
         return str(text)
+
+    def tokens_of(self, message: Message, prompt: Prompt) -> int:
+        """How many tokens it takes to answer `prompt` with `message`; 0 where the template cannot say."""
+        begun, messages = self.render(prompt), [*prompt.messages, message]
+        whole = str(self.tokenizer.apply_chat_template(messages, tools=prompt.tools or None, tokenize=False))
+        if not whole.startswith(begun):
+            return 0
+        return len(self.tokenizer(whole[len(begun) :], add_special_tokens=False)["input_ids"])
 
     def reply(
         self, prompts: Sequence[Prompt], progress: Progress = no_progress, keep: Keep = keep_nothing

@@ -15,6 +15,7 @@ from typing import Any
 
 from eval.policies.base import Policy, Progress, Prompt
 from eval.policies.load import load_policy
+from eval.policies.local import LocalPolicy
 from eval.policies.scripted import GOLD, gold
 from eval.replies.calls import Call, Reply, Toolbox, calls_of
 from eval.replies.one_call_a_turn import BLOCKS, linear_row
@@ -189,7 +190,9 @@ def evaluate(
         known = str(model) == GOLD
         policy = gold(_answers(rows)) if known else load_policy(model, batch_size, max_new_tokens)
     # A template with one call a turn gets its tasks as it was trained, parallel calls one after the other.
-    tasks = [task_of(row if policy.parallel else linear_row(row)) for row in rows]
+    rows = rows if policy.parallel else [linear_row(row) for row in rows]
+    _refuse_short_limit(policy, rows)
+    tasks = [task_of(row) for row in rows]
     start = time.monotonic()
     with journal_beside(Path(json_out) if json_out is not None else None) as journal:
         replies = answer(policy, tasks, max_new_tokens, journal)
@@ -217,6 +220,24 @@ def evaluate(
     if json_out is not None:
         write_json(Path(json_out), result, indent=1, sort_keys=True)
     return result
+
+
+def _refuse_short_limit(policy: Policy, rows: Sequence[Mapping[str, Json]]) -> None:
+    """Refuse a limit at which no model could give the right reply to some turn: that turn's score would say nothing."""
+    if not isinstance(policy, LocalPolicy):
+        return
+    longest = 0
+    for row in rows:
+        messages = row["messages"]
+        turns = [
+            i for i, message in enumerate(messages) if message["role"] == "assistant" and message.get("tool_calls")
+        ]
+        longest = max([longest, *(policy.tokens_of(messages[i], Prompt(messages[:i], row["tools"])) for i in turns)])
+    if longest > policy.max_new_tokens:
+        raise UserError(
+            f"--max-new-tokens {policy.max_new_tokens}: expected {longest} at least, as many tokens as the right reply "
+            "to one of the turns has"
+        )
 
 
 def _answers(rows: Sequence[Mapping[str, Json]]) -> Iterator[tuple[Prompt, Sequence[Call]]]:

@@ -74,7 +74,7 @@ def test_a_model_that_knows_the_answers_gets_full_marks(drilled_model: Path, dat
 def test_an_untrained_model_gets_none_and_its_replies_are_kept(
     raw_model: Path, dataset: Path, drilled_model: Path
 ) -> None:
-    raw = evaluate(raw_model, dataset, max_new_tokens=8)
+    raw = evaluate(raw_model, dataset, max_new_tokens=64)
     assert raw["metrics"].pop("stops")["value"] == 1, "whoever never calls does not call on"
     assert all(rate["value"] == 0 and rate["high"] > 0 for rate in raw["metrics"].values())
     assert raw["metrics"]["acc_call"]["n"] == 4, "silence counts as one invalid call a turn"
@@ -84,6 +84,11 @@ def test_an_untrained_model_gets_none_and_its_replies_are_kept(
     tests = compare({"raw": [raw], "sft": [drilled]})
     assert [t["difference"] for t in tests if t["metric"] in ("acc_task", "acc_call")] == [1.0, 1.0]
     assert {t["verdict"] for t in tests} == {"no difference"}, "three tasks prove nothing"
+
+
+def test_a_limit_below_the_right_replies_is_refused(drilled_model: Path, dataset: Path) -> None:
+    with pytest.raises(UserError, match=r"--max-new-tokens 12: expected \d\d at least, as many tokens as the right"):
+        evaluate(drilled_model, dataset, max_new_tokens=12)
 
 
 def test_verdicts_and_odd_values_reach_the_result_file(dataset: Path, tmp_path: Path) -> None:
