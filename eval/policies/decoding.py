@@ -12,6 +12,7 @@ import torch
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
+from eval.policies.allocator import hand_back
 from eval.policies.threads import Threads
 
 ROUND = 16
@@ -65,6 +66,7 @@ def decode(
         for answered in (_shared if long else _apart)(model, prompts, found, stop, pad, limit):
             threads.fit()
             yield answered
+        hand_back()
 
 
 def shares(model: Any) -> bool:

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from transformers import EarlyStoppingCallback, TrainerCallback
 
+from eval.policies.allocator import hand_back
 from eval.policies.threads import Threads
 from rise_train.runs.manifest import HISTORY
 from synthesis.errors import UserError
@@ -120,7 +121,7 @@ class ProgressCallback(TrainerCallback):  # type: ignore[misc]  # transformers c
 
 
 class ThreadsCallback(TrainerCallback):  # type: ignore[misc]  # transformers carries no types
-    """Leaves other processes their cores, and takes them back: see `eval.policies.threads`."""
+    """Leaves other processes their cores and memory, and takes them back: `eval.policies.threads`, `.allocator`."""
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Begin to look."""
@@ -129,6 +130,11 @@ class ThreadsCallback(TrainerCallback):  # type: ignore[misc]  # transformers ca
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Fit the number to what was seen."""
         self.threads.fit()
+        hand_back()
+
+    def on_substep_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """The next batch may be of another length."""
+        hand_back()
 
 
 def callbacks(stage: str, folder: Path, data_args: Any, tokens: int = 0) -> list[Any]:
