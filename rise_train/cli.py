@@ -167,13 +167,23 @@ def evaluate(
     half: Annotated[str | None, typer.Option(help="`validation`, to choose something on, or `final`.")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Prompts decoded together.")] = 32,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="A longer reply is cut, and counted as cut.")] = 256,
+    live: Annotated[Path | None, typer.Option(metavar="SERVERS.json", help="Let it act on these servers.")] = None,
+    turns: Annotated[int, typer.Option(min=1, help="With --live: turns after which a task ends.")] = 10,
+    sets: Annotated[int, typer.Option(min=1, help="With --live: so many tasks at a time.")] = 2,
 ) -> None:
-    """Score a model: one greedy reply to every decision turn, with an interval on every rate."""
+    """Score a model: one greedy reply to every decision turn, or with --live whole tasks on running servers."""
     from eval.rollouts.decisions import evaluate as score
+    from eval.rollouts.live import evaluate_live
+    from eval.rollouts.talk import Limits
 
-    result = score(
-        model, dataset, split, json_out, limit, half=half, batch_size=batch_size, max_new_tokens=max_new_tokens
-    )
+    options: dict[str, Any] = {"half": half, "batch_size": batch_size, "max_new_tokens": max_new_tokens}
+    if live is None:
+        result = score(model, dataset, split, json_out, limit, **options)
+    elif json_out is None:
+        raise UserError("--live: expected --json OUT.json as well; the rollouts are kept in the folder OUT beside it")
+    else:
+        options |= {"limits": Limits(turns), "sets": sets}
+        result = evaluate_live(model, dataset, live, json_out, split, limit, **options)
     _show_metrics(result)
     if json_out is not None:
         typer.echo(f"written to {json_out}")
@@ -379,18 +389,22 @@ def _show_metrics(result: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from eval.scores.columns import EXECUTED
     from eval.scores.metrics import METRICS
 
-    title = f"{Path(result['model']).name}: {result['n_tasks']} tasks of {result['split']}"
+    live = result.get("mode") == "live"
+    title = f"{Path(result['model']).name}: {result['n_tasks']} tasks of {result['split']}{', live' if live else ''}"
     table = Table(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0))
     for column, justify in (("metric", "left"), ("%", "right"), ("95 % interval", "right"), ("n", "right")):
         table.add_column(column, justify=justify, no_wrap=True)  # type: ignore[arg-type]
     table.add_column("share of", style="dim")
-    for metric in METRICS:
+    for metric in ([EXECUTED] if live else []) + list(METRICS):
         rate = result["metrics"][metric.name]
         interval = f"{100 * rate['low']:.1f} to {100 * rate['high']:.1f}"
         table.add_row(metric.name, f"{100 * rate['value']:.1f}", interval, str(rate["n"]), metric.meaning)
     Console().print(table, highlight=False)
+    for task in result["missing"]:
+        Console(stderr=True).print(f"not judged: {task['id']}: {task['reason']}", highlight=False, soft_wrap=True)
 
 
 def main(args: list[str] | None = None) -> None:

@@ -28,3 +28,14 @@ def load_policy(model: str | Path, batch_size: int = 32, max_new_tokens: int = 2
             )
         return EndpointPolicy(url, name, max_new_tokens)
     return LocalPolicy(text, batch_size, max_new_tokens)
+
+
+def engine(policy: Policy) -> dict[str, str]:
+    """What answers, and the versions that its answers may depend on."""
+    from importlib.metadata import version
+
+    if isinstance(policy, LocalPolicy):
+        device, dtype = policy.model.device.type, str(policy.model.dtype).removeprefix("torch.")
+        packages = {name: version(name) for name in ("transformers", "torch", "peft")}
+        return {"kind": "transformers", "device": device, "dtype": dtype, **packages}
+    return {"kind": "endpoint" if isinstance(policy, EndpointPolicy) else "scripted"}

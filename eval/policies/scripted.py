@@ -114,7 +114,9 @@ def _shared(tool: Mapping[str, Any], request: str) -> int:
 
 
 def _key(prompt: Prompt) -> str:
-    return json.dumps([prompt.messages, prompt.tools], sort_keys=True)
+    """What was said and called so far; what servers answered may be otherwise when it is asked again."""
+    said = [message for message in prompt.messages if message["role"] != "tool"]
+    return json.dumps([said, prompt.tools], sort_keys=True)
 
 
 RULES: dict[str, Callable[[Prompt], Reply]] = {

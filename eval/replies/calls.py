@@ -1,10 +1,12 @@
 """Tool calls as data: reading them from replies, telling whether they are valid, and when two of them say the same.
 
-Three notions of sameness are kept apart, since benchmarks that mix them cannot be trusted:
+Four notions of sameness are kept apart, since benchmarks that mix them cannot be trusted:
 
 - `exact`: the same JSON value. Numbers have no integer/float distinction in JSON, so 3 is 3.0; `true` is never 1.
 - `alike`: equal after lower-casing and stripping of spaces, RISE's rule for critical parameters (section 4.3).
 - `equivalent`: whole calls that do the same: equal name, `alike` arguments once the schema's defaults are filled in.
+- `same`: the same but for the way that values are written: dates, units, paths, names (`synthesis.text.equality`). Two
+  values that one schema lists as different choices are different.
 """
 
 import json
@@ -16,7 +18,8 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from synthesis.records import Json
-from synthesis.schemas import fault, validator
+from synthesis.schemas import fault, properties, resolved, validator
+from synthesis.text.equality import normal_form, same_meaning
 
 if TYPE_CHECKING:
     from jsonschema.protocols import Validator
@@ -147,8 +150,9 @@ class Toolbox:
 
     def filled(self, call: Call) -> dict[str, Json]:
         """The arguments that take effect: the given ones, and the schema's defaults for those left out."""
-        properties = self.schemas.get(call.name, {}).get("properties") or {}
-        defaults = {k: p["default"] for k, p in properties.items() if isinstance(p, Mapping) and "default" in p}
+        known = self.schemas.get(call.name, {}).get("properties")
+        known = known if isinstance(known, Mapping) else {}
+        defaults = {k: p["default"] for k, p in known.items() if isinstance(p, Mapping) and "default" in p}
         return {**defaults, **call.arguments}
 
     def equivalent(self, gold: Call, predicted: Call) -> bool:
@@ -156,6 +160,24 @@ class Toolbox:
         if gold.name != predicted.name or not self.valid(predicted):
             return False
         return alike(self.filled(gold), self.filled(predicted))
+
+    def same(self, gold: Call, predicted: Call) -> bool:
+        """`equivalent`, with values compared by what they mean."""
+        if gold.name != predicted.name or not self.valid(predicted):
+            return False
+        asked, given = ({k: v for k, v in self.filled(call).items() if v is not None} for call in (gold, predicted))
+        return asked.keys() == given.keys() and all(self.same_value(gold, k, asked[k], given[k]) for k in asked)
+
+    def same_value(self, call: Call, parameter: str, asked: Json, given: Json) -> bool:
+        """Whether two values of a call's parameter mean the same; the order of a list of unique items is free."""
+        root = dict(self.schemas.get(call.name, {}))
+        schema = {} if fault(root) else resolved(properties(root).get(parameter, {}), root)
+        choices = schema.get("enum")
+        if isinstance(choices, list) and asked in choices and given in choices:
+            return exact(asked, given)
+        if schema.get("uniqueItems") is True and isinstance(asked, list) and isinstance(given, list):
+            asked, given = sorted(asked, key=normal_form), sorted(given, key=normal_form)
+        return same_meaning(asked, given)
 
 
 def exact(a: Json, b: Json) -> bool:

@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from eval.policies.base import Policy, Progress, Prompt
-from eval.policies.load import load_policy
+from eval.policies.load import engine, load_policy
 from eval.policies.local import LocalPolicy
 from eval.policies.scripted import GOLD, gold
 from eval.replies.calls import Call, Reply, Toolbox, calls_of
 from eval.replies.one_call_a_turn import BLOCKS, linear_row
 from eval.rollouts.reply_journal import Kept, journal_beside, replies_of
 from eval.scores.causes import missed, tally
+from eval.scores.columns import all_counts, columns
 from eval.scores.metrics import rates, score_task
 from synthesis.errors import UserError
 from synthesis.journal import Journal
@@ -55,6 +56,11 @@ class Task:
     decisions: list[Decision]
     closing: Prompt | None = None
     """What the policy sees where the conversation ends in words."""
+
+    @property
+    def gold_calls(self) -> list[Call]:
+        """All right calls, in order."""
+        return [call for decision in self.decisions for call in decision.gold]
 
 
 def task_of(row: Mapping[str, Json]) -> Task:
@@ -128,10 +134,10 @@ def load_tasks(
     Raises:
         UserError: no such dataset, split or half, or an empty one.
     """
-    return [task_of(row) for row in _load_rows(dataset, split, limit, seed, half)]
+    return [task_of(row) for row in load_rows(dataset, split, limit, seed, half)]
 
 
-def _load_rows(dataset: Path, split: str, limit: int | None, seed: int, half: str | None) -> list[dict[str, Json]]:
+def load_rows(dataset: Path, split: str, limit: int | None, seed: int, half: str | None) -> list[dict[str, Json]]:
     if half not in (None, *HALVES):
         raise UserError(f"half: expected {' or '.join(HALVES)}, found {half}")
     folder = dataset / "sft"
@@ -185,10 +191,10 @@ def evaluate(
     Raises:
         UserError: a model or dataset that can't be loaded.
     """
-    rows = _load_rows(Path(dataset), split, limit, seed, half)
+    rows = load_rows(Path(dataset), split, limit, seed, half)
     if policy is None:
         known = str(model) == GOLD
-        policy = gold(_answers(rows)) if known else load_policy(model, batch_size, max_new_tokens)
+        policy = gold(answers(rows)) if known else load_policy(model, batch_size, max_new_tokens)
     # A template with one call a turn gets its tasks as it was trained, parallel calls one after the other.
     rows = rows if policy.parallel else [linear_row(row) for row in rows]
     _refuse_short_limit(policy, rows)
@@ -206,7 +212,9 @@ def evaluate(
         "n_tasks": len(tasks),
         "n_turns": len(turns),
         "max_new_tokens": max_new_tokens,
-        "metrics": rates(entries, seed),
+        "metrics": rates(entries, seed) | columns(entries, seed),
+        "missing": [],
+        "engine": engine(policy),
         "problems": {
             "without_readable_call": sum(bool(turn["problem"]) for turn in turns),
             "cut_off_at_token_limit": sum(turn["truncated"] for turn in turns),
@@ -240,7 +248,7 @@ def _refuse_short_limit(policy: Policy, rows: Sequence[Mapping[str, Json]]) -> N
         )
 
 
-def _answers(rows: Sequence[Mapping[str, Json]]) -> Iterator[tuple[Prompt, Sequence[Call]]]:
+def answers(rows: Sequence[Mapping[str, Json]]) -> Iterator[tuple[Prompt, Sequence[Call]]]:
     """What is right, prompt by prompt."""
     for task in map(task_of, rows):
         yield from ((decision.prompt, decision.gold) for decision in task.decisions)
@@ -265,15 +273,22 @@ def _entry(task: Task, replies: Sequence[Reply], closing: Reply | None) -> dict[
     turns = [(d.gold, d.critical, reply) for d, reply in answered]
     end = {"reply": closing.text, "predicted": [call.as_dict() for call in closing.calls]} if closing else None
     return {
+        **outline(task),
+        "turns": [_turn(d, reply, task.tools) for d, reply in answered],
+        "closing": end,
+        "counts": all_counts(turns, task.tools, closing),
+    }
+
+
+def outline(task: Task) -> dict[str, Any]:
+    """What a result file says of every task, however it was played."""
+    return {
         "id": task.id,
         "trajectory_id": task.meta.get("trajectory_id", task.id),
         "pattern": task.meta.get("pattern", ""),
         "difficulty": level(task.meta),
         "servers": task.meta.get("servers", []),
         "request": task.request,
-        "turns": [_turn(d, reply, task.tools) for d, reply in answered],
-        "closing": end,
-        "counts": score_task(turns, task.tools, closing).as_dict(),
     }
 
 

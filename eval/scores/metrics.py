@@ -93,6 +93,8 @@ def score_task(
     turns: Sequence[tuple[Sequence[Call], Sequence[Mapping[str, Json]], Reply]],
     tools: Toolbox,
     closing: Reply | None = None,
+    *,
+    normalised: bool = False,
 ) -> Counts:
     """Score the call turns of one task, and the reply to its end.
 
@@ -101,22 +103,33 @@ def score_task(
             "value") and the reply.
         tools: the tools that the prompt offers.
         closing: what was replied where the recorded conversation ends in words; None where it does not.
+        normalised: compare values by what they mean, in place of the paper's rule.
     """
     counts = Counts()
     for gold, critical, reply in turns:
-        _score_turn(counts, gold, critical, reply, tools)
+        _score_turn(counts, gold, critical, reply, tools, normalised)
     if closing is not None:
         counts.closings, counts.stopped = 1, int(closing.problem == NO_CALL)
     return counts
 
 
 def _score_turn(
-    counts: Counts, gold: Sequence[Call], critical: Sequence[Mapping[str, Json]], reply: Reply, tools: Toolbox
+    counts: Counts,
+    gold: Sequence[Call],
+    critical: Sequence[Mapping[str, Json]],
+    reply: Reply,
+    tools: Toolbox,
+    normalised: bool,
 ) -> None:
     predicted = reply.calls
-    aligned = align(gold, predicted, critical, tools)
+    same = tools.same if normalised else tools.equivalent
+    aligned = align(gold, predicted, critical, tools, normalised)
     asked, answered = Counter(call.name for call in gold), Counter(call.name for call in predicted)
-    verdicts = [met(entry, predicted[aligned[entry["call"]]], tools) for entry in critical if entry["call"] in aligned]
+    verdicts = [
+        met(entry, predicted[aligned[entry["call"]]], tools, normalised)
+        for entry in critical
+        if entry["call"] in aligned
+    ]
     counts.calls_predicted += len(predicted) or 1
     counts.calls_valid += sum(map(tools.valid, predicted))
     counts.tools_gold += len(gold)
@@ -124,13 +137,17 @@ def _score_turn(
     counts.icp_gold += len(critical)
     counts.icp_aligned += len(verdicts)
     counts.icp_equal += sum(verdicts)
-    counts.task &= all(i in aligned and tools.equivalent(call, predicted[aligned[i]]) for i, call in enumerate(gold))
+    counts.task &= all(i in aligned and same(call, predicted[aligned[i]]) for i, call in enumerate(gold))
     counts.intent &= asked == answered and len(verdicts) == len(critical) and all(verdicts)
     counts.match &= _matches(gold, predicted)
 
 
 def align(
-    gold: Sequence[Call], predicted: Sequence[Call], critical: Sequence[Mapping[str, Json]], tools: Toolbox
+    gold: Sequence[Call],
+    predicted: Sequence[Call],
+    critical: Sequence[Mapping[str, Json]],
+    tools: Toolbox,
+    normalised: bool = False,
 ) -> dict[int, int]:
     """Which predicted call answers which gold call of a turn (index to index), each used once.
 
@@ -143,22 +160,33 @@ def align(
     for name in dict.fromkeys(call.name for call in gold):
         rows = [i for i, call in enumerate(gold) if call.name == name]
         columns = [j for j, call in enumerate(predicted) if call.name == name]
-        scores = [[_agreement(i, gold[i], predicted[j], critical, tools) for j in columns] for i in rows]
+        scores = [[_agreement(i, gold[i], predicted[j], critical, tools, normalised) for j in columns] for i in rows]
         if columns:
             chosen = zip(*linear_sum_assignment(np.array(scores), maximize=True), strict=True)
             aligned.update((rows[row], columns[column]) for row, column in chosen)
     return aligned
 
 
-def _agreement(index: int, gold: Call, predicted: Call, critical: Sequence[Mapping[str, Json]], tools: Toolbox) -> int:
-    right = sum(met(entry, predicted, tools) for entry in critical if entry["call"] == index)
+def _agreement(
+    index: int,
+    gold: Call,
+    predicted: Call,
+    critical: Sequence[Mapping[str, Json]],
+    tools: Toolbox,
+    normalised: bool,
+) -> int:
+    right = sum(met(entry, predicted, tools, normalised) for entry in critical if entry["call"] == index)
     same = sum(key in predicted.arguments and alike(v, predicted.arguments[key]) for key, v in gold.arguments.items())
-    return 1_000_000 * tools.equivalent(gold, predicted) + 1_000 * right + same
+    whole = tools.same if normalised else tools.equivalent
+    return 1_000_000 * whole(gold, predicted) + 1_000 * right + same
 
 
-def met(entry: Mapping[str, Json], predicted: Call, tools: Toolbox) -> bool:
+def met(entry: Mapping[str, Json], predicted: Call, tools: Toolbox, normalised: bool = False) -> bool:
     """Whether a call has the value of a critical parameter, given or by the schema's default."""
-    return alike(entry["value"], tools.filled(predicted).get(entry["parameter"]))
+    given = tools.filled(predicted).get(entry["parameter"])
+    if normalised:
+        return tools.same_value(predicted, entry["parameter"], entry["value"], given)
+    return alike(entry["value"], given)
 
 
 def _matches(gold: Sequence[Call], predicted: Sequence[Call]) -> bool:
@@ -172,25 +200,26 @@ def _matches(gold: Sequence[Call], predicted: Sequence[Call]) -> bool:
 
 
 class Table(NamedTuple):
-    """Counts of an arm, `runs` [seeds, tasks, len(FIELDS)]; the tasks are in the order of `ids`.
+    """Counts of an arm, `runs` [seeds, tasks, len(names)]; the tasks are in the order of `ids`.
 
-    `clusters` [tasks] numbers the trajectories that the tasks' requests are of.
+    `clusters` [tasks] numbers the trajectories that the tasks' requests are of; `names` are the counts'.
     """
 
     ids: list[str]
     runs: Array
     clusters: NDArray[np.int64]
+    names: Sequence[str]
 
     @property
     def clustered(self) -> Array:
-        """The counts summed over the tasks of a trajectory, [seeds, clusters, len(FIELDS)]."""
+        """The counts summed over the tasks of a trajectory, [seeds, clusters, len(names)]."""
         summed = np.zeros((len(self.runs), int(self.clusters.max(initial=-1)) + 1, self.runs.shape[2]))
         np.add.at(summed.swapaxes(0, 1), self.clusters, self.runs.swapaxes(0, 1))
         return summed
 
     @property
     def counts(self) -> Array:
-        """Sums over the seeds, [tasks, len(FIELDS)]."""
+        """Sums over the seeds, [tasks, len(names)]."""
         summed: Array = self.runs.sum(axis=0)
         return summed
 
@@ -201,10 +230,10 @@ class Table(NamedTuple):
 
     def columns(self, metric: Metric) -> list[int]:
         """Columns of the metric's hits and total."""
-        return [FIELDS.index(metric.hits), FIELDS.index(metric.total)]
+        return [self.names.index(metric.hits), self.names.index(metric.total)]
 
 
-def table(tasks: Sequence[Mapping[str, Any]]) -> Table:
+def table(tasks: Sequence[Mapping[str, Any]], names: Sequence[str] = FIELDS) -> Table:
     """Gather the `counts` of tasks of a result file, or of several results with different seeds, by task id.
 
     Raises:
@@ -213,15 +242,15 @@ def table(tasks: Sequence[Mapping[str, Any]]) -> Table:
     found: dict[str, list[list[float]]] = {}
     trajectories = {task["id"]: task.get("trajectory_id", task["id"]) for task in tasks}
     for task in tasks:
-        found.setdefault(task["id"], []).append([task["counts"][name] for name in FIELDS])
+        found.setdefault(task["id"], []).append([task["counts"][name] for name in names])
     if len({len(rows) for rows in found.values()}) > 1:
         raise UserError(
             "the seeds of an arm were evaluated on different tasks; evaluate all on the same split and limit"
         )
     ids = sorted(found)
-    runs = np.array([found[i] for i in ids], dtype=np.float64) if ids else np.zeros((0, 1, len(FIELDS)))
+    runs = np.array([found[i] for i in ids], dtype=np.float64) if ids else np.zeros((0, 1, len(names)))
     numbers = np.unique([trajectories[i] for i in ids], return_inverse=True)[1] if ids else np.zeros(0, dtype=np.int64)
-    return Table(ids, runs.swapaxes(0, 1), numbers)
+    return Table(ids, runs.swapaxes(0, 1), numbers, names)
 
 
 def rates(tasks: Sequence[Mapping[str, Any]], seed: int = 0) -> dict[str, dict[str, float]]:
@@ -233,9 +262,13 @@ def rates(tasks: Sequence[Mapping[str, Any]], seed: int = 0) -> dict[str, dict[s
         all others the bootstrap over trajectories, and rates pooled over seeds one over trajectories and seeds. Where
         there is nothing to divide by, the value is 0 and the interval is (0, 1).
     """
-    gathered = table(tasks)
+    return rates_of(METRICS, table(tasks), seed)
+
+
+def rates_of(metrics: Sequence[Metric], gathered: Table, seed: int = 0) -> dict[str, dict[str, float]]:
+    """`rates` of these metrics."""
     clustered, found = gathered.clustered, {}
-    for metric in METRICS:
+    for metric in metrics:
         columns = gathered.columns(metric)
         hits, total = (round(x) for x in gathered.counts[:, columns].sum(axis=0))
         if metric.per_task and gathered.repeats == 1:

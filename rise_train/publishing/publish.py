@@ -14,6 +14,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from rise_train.models.fetching import copy_of
 from rise_train.publishing.hub import Push, upload
 from rise_train.publishing.leaks import find_leaks, portable
 from rise_train.publishing.model_card import Form, Lineage, model_card
@@ -49,7 +50,7 @@ def publish(
         arm: which arm of a run.
         merged: publish an adapter merged into its base, as one model.
         base_id: Hub id of the base, written into the adapter's config and the card. An adapter that was trained on a
-            local folder needs it.
+            local folder needs it, unless `rise model` wrote that folder.
         dataset: folder whose test prompts try the copy; by default the run's.
         servers: the servers file that the data was made with; none of its secrets may stand in the folder.
         name: what the card calls the model; by default the repository's name, or the folder's.
@@ -67,7 +68,9 @@ def publish(
     form: Form = "full" if found.base is None else "merged" if merged else "adapter"
     target = output or _default_target(found, merged)
     lineage = Lineage.read(found.model, found.run, found.arm)
-    base_id = _public_base(found, lineage, base_id, merged)
+    base = found.base or lineage.base
+    copied = copy_of(Path(base)) if base else None
+    base_id = _public_base(found, lineage, base_id or (copied[0] if copied else None), merged)
     part = target.with_name(target.name + ".part")
     _require_ours(target)
     shutil.rmtree(part, ignore_errors=True)
@@ -80,7 +83,7 @@ def publish(
         console.print(f"comparing {found.model.name} with its copy, loaded in a clean process", highlight=False)
         proof = prove_same(found, part, trial_prompts(dataset or _dataset_of(found)))
         title = name or (push.repo_id if push else target.name)
-        card = model_card(lineage, name=title, base_id=base_id, form=form)
+        card = model_card(lineage, name=title, base_id=base_id, form=form, weights=copied[1] if copied else None)
         _write_papers(part, found, lineage, card, proof.examples)
         _refuse_leaks(part, found, configs)
         shutil.rmtree(target, ignore_errors=True)

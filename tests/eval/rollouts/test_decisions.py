@@ -12,6 +12,7 @@ from eval.policies.base import Keep, Prompt, keep_nothing
 from eval.replies.calls import NO_CALL, Call, Reply
 from eval.rollouts.decisions import HALVES, evaluate, load_tasks, task_of
 from eval.rollouts.reply_journal import identity
+from eval.scores.columns import NORMALISED
 from eval.scores.compare import compare
 from eval.scores.metrics import METRICS
 from synthesis.dataset.writing import SFT, save
@@ -52,8 +53,15 @@ def test_rows_are_cut_where_calls_are_due(kit: Any, rows: list[dict[str, Any]]) 
 def test_a_model_that_knows_the_answers_gets_full_marks(drilled_model: Path, dataset: Path, tmp_path: Path) -> None:
     out = tmp_path / "deep" / "result.json"
     result = evaluate(drilled_model, dataset, json_out=out, batch_size=3, max_new_tokens=96)
-    assert {name: rate["value"] for name, rate in result["metrics"].items()} == {m.name: 1.0 for m in METRICS}
-    assert {name: rate["n"] for name, rate in result["metrics"].items()} == {
+    metrics = result["metrics"]
+    assert {name: rate["value"] for name, rate in metrics.items() if not name.endswith("_rate")} == {
+        name: 1.0
+        for m in METRICS
+        for name in [m.name, *(f"{m.name}.{column}" for column in ("exact", "normalised") if m.name in NORMALISED)]
+    }
+    assert {rate["value"] for name, rate in metrics.items() if name.endswith("_rate")} == {0.0}
+    assert (result["missing"], result["engine"]["kind"], result["engine"]["dtype"]) == ([], "transformers", "float32")
+    assert {m.name: metrics[m.name]["n"] for m in METRICS} == {
         "acc_task": 3,
         "acc_intent": 3,
         "trajectory_match": 3,

@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console
 
 import rise_train.publishing.publish as module
+from rise_train.models.fetching import CARD
 from rise_train.publishing import clean_load
 from rise_train.publishing import same_replies as trial
 from rise_train.publishing.model_files import Source, copy_model, merge_model
@@ -94,6 +95,23 @@ def test_an_adapter_on_a_local_base_needs_its_id(adapter: Path, tmp_path: Path) 
     with pytest.raises(UserError, match=r"adapter_config.json: base_model_name_or_path is a folder .* --base-id"):
         publish(adapter, tmp_path / "out", console=quiet())
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.usefixtures("same_process")
+def test_a_base_that_rise_model_wrote_has_its_id_in_its_card(adapter: Path, tiny_model: Path, tmp_path: Path) -> None:
+    folder, base = tmp_path / "lora", tmp_path / "base"
+    shutil.copytree(adapter, folder)
+    shutil.copytree(tiny_model, base)
+    settings = json.loads((adapter / "adapter_config.json").read_text())
+    (folder / "adapter_config.json").write_text(json.dumps({**settings, "base_model_name_or_path": str(base)}))
+    card = CARD.format(model="NAME/BASE", weights="of 4 bits")
+    (base / "README.md").write_text(card.replace("weights: of 4 bits\n", ""))  # as trainers write: another model's id
+    with pytest.raises(UserError, match="give --base-id"):
+        publish(folder, tmp_path / "out", console=quiet())
+    (base / "README.md").write_text(card)
+    target = publish(folder, tmp_path / "out", console=quiet())
+    assert json.loads((target / "adapter_config.json").read_text())["base_model_name_or_path"] == "NAME/BASE"
+    assert "The base was NAME/BASE of 4 bits;" in (target / "README.md").read_text()
 
 
 @pytest.mark.usefixtures("same_process")
