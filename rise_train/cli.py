@@ -384,6 +384,53 @@ def _shown(count: Any) -> str:
     return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in inner.items())
 
 
+@app.command()
+def quality(
+    datasets: Annotated[list[str], typer.Argument(metavar="DATASET...", help="RUN/dataset, or BENCHMARK:FOLDER.")],
+    json_out: Annotated[Path | None, typer.Option("--json", help="Also write the rates here.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Of each only so many examples, a seeded sample.")] = None,
+) -> None:
+    """Compare the quality of datasets by rule: names, values, repetitions, and what the request says."""
+    from eval.benchmarks.load import examples
+    from eval.scores.quality import JUDGED, PAPER, RULES
+    from eval.scores.quality import quality as rates_of
+    from synthesis.json_file import write_json
+
+    found = {}
+    for name in datasets:
+        chosen = examples(name, limit)
+        found[name] = {"metrics": rates_of(chosen), "missing": list(JUDGED), "n_examples": len(chosen)}
+    _show_quality(found, PAPER, RULES)
+    if json_out is not None:
+        write_json(json_out, {"datasets": found, "paper": PAPER}, indent=1, sort_keys=True)
+        typer.echo(f"written to {json_out}")
+
+
+def _show_quality(found: dict[str, Any], paper: dict[str, dict[str, float]], rules: dict[str, str]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(
+        title="Quality of data, by rule", title_justify="left", title_style="bold", box=None, padding=(0, 1, 0, 0)
+    )
+    for column in ("", "n", *(rule.replace("_", "\n") for rule in rules)):
+        table.add_column(column, justify="right" if column else "left", no_wrap=not column)
+    for name, entry in found.items():
+        kind, _, folder = name.rpartition(":")
+        rates = [
+            f"{rate['value']:.2f}\n{rate['low']:.2f}-{rate['high']:.2f}" if rate["n"] else "none"
+            for rate in (entry["metrics"][rule] for rule in rules)
+        ]
+        table.add_row(f"{kind}:{Path(folder).name}" if kind else name, str(entry["n_examples"]), *rates)
+    for name, known in paper.items():
+        if known.keys() & rules.keys():
+            told = [f"{known[rule]:.2f}" if rule in known else "" for rule in rules]
+            table.add_row(f"{name} (paper's judge)", "", *told, style="dim")
+    Console().print(table, highlight=False)
+    for name, meaning in rules.items():
+        typer.echo(f"{name}: {meaning}")
+
+
 def _show_metrics(result: dict[str, Any]) -> None:
     """Print the metrics of one model with their intervals."""
     from rich.console import Console

@@ -148,6 +148,12 @@ class Toolbox:
         except RecursionError:  # a schema that holds itself
             return True
 
+    def fits(self, tool: str, parameter: str, value: Json) -> bool:
+        """Whether the value alone is one that the tool's schema takes for the parameter; by no schema everything is."""
+        root = dict(self.schemas.get(tool, {}))
+        part = None if fault(root) else properties(root).get(parameter)
+        return part is None or bool(validator(part, root).is_valid(value))
+
     def filled(self, call: Call) -> dict[str, Json]:
         """The arguments that take effect: the given ones, and the schema's defaults for those left out."""
         known = self.schemas.get(call.name, {}).get("properties")
