@@ -22,7 +22,7 @@ from eval.policies.base import Message, Policy, Prompt
 from eval.policies.load import engine, load_policy
 from eval.policies.scripted import GOLD, gold
 from eval.replies.calls import NO_CALL, Call, Reply
-from eval.rollouts.decisions import Task, answers, load_rows, outline, task_of
+from eval.rollouts.decisions import Task, answers, grouped, load_rows, outline, task_of
 from eval.rollouts.reply_journal import identity
 from eval.rollouts.talk import Ending, Limits, Talk
 from eval.scores.columns import EXECUTED, all_counts, columns
@@ -120,12 +120,12 @@ class Play:
         return rollout
 
     async def _once(self, room: _Room, task: Task, asking: "_Together", made_by: str) -> Rollout:
-        opening = _opening(task)
-        talk = Talk(opening, task.decisions[0].prompt.tools, self.policy.parallel, self.limits)
+        talk = Talk(_opening(task), task.decisions[0].prompt.tools, self.policy.parallel, self.limits)
         right: Outcome | None = None
         try:
             right = await self._right(room, task)
             await self._clean(room)
+            talk.started = time.monotonic()
             while talk.ending is None:
                 for call in talk.hear(await asking.reply(talk.prompt())):
                     made = await self._call(room, call, talk.turns - 1, frozenset(task.tools.schemas))
@@ -229,10 +229,12 @@ class _Together:
                 replies = await asyncio.to_thread(self.policy.reply, [prompt for prompt, _ in asked])
             except Exception as error:
                 for _, future in asked:
-                    future.set_exception(error)
+                    if not future.done():  # its task was ended meanwhile
+                        future.set_exception(error)
             else:
                 for (_, future), reply in zip(asked, replies, strict=True):
-                    future.set_result(reply)
+                    if not future.done():
+                        future.set_result(reply)
         self.answering = None
 
 
@@ -303,6 +305,8 @@ def evaluate_live(
         "metrics": rates(entries, seed) | columns(entries, seed),
         "missing": missing,
         "engine": engine(policy),
+        "by_pattern": {name: rates(group, seed) for name, group in grouped(entries, "pattern").items()},
+        "by_difficulty": {name: rates(group, seed) for name, group in grouped(entries, "difficulty").items()},
         "verdicts": Counter(rollout.verdict for _, rollout in played),
         "calls_per_task": sum(len(entry["calls"]) for entry in entries) / len(entries),
         "tasks": entries,
