@@ -25,7 +25,9 @@ def arrange(lengths: Sequence[int], training_args: Any, begins: Sequence[Sequenc
     if begins is None and str(training_args.train_sampling_strategy) != "group_by_length":
         return list(range(len(lengths)))
     training_args.train_sampling_strategy = "sequential"
-    random, size = seeded(training_args.seed, "batches"), rows_a_step(training_args)
+    chosen = training_args.data_seed
+    random = seeded(training_args.seed if chosen is None else chosen, "batches")
+    size = rows_a_step(training_args)
     rows = random.sample(range(len(lengths)), len(lengths))
     whole = len(rows) - len(rows) % size
     keys: Sequence[Any] = lengths if begins is None else begins

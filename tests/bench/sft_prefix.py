@@ -54,7 +54,12 @@ def dataset_batches(dataset: str, size: int, way: str) -> list[list[dict[str, An
     found = check_sft(tokenizer, read_split(Path(dataset), "sft", "train")[:400], None, "error").encoded
     ids = [row.input_ids for row in found]
     arguments = SimpleNamespace(
-        train_sampling_strategy="group_by_length", seed=0, per_device_train_batch_size=size
+        train_sampling_strategy="group_by_length",
+        seed=0,
+        data_seed=None,
+        per_device_train_batch_size=size,
+        gradient_accumulation_steps=1,
+        world_size=1,
     )  # the part of the training arguments that the order depends on
     order = arrange([len(row) for row in ids], arguments, ids if way == "shared" else None)
     rows = [{"input_ids": ids[i], "labels": found[i].labels} for i in order]

@@ -147,6 +147,7 @@ def test_rows_that_begin_alike_come_into_one_batch() -> None:
     arguments = SimpleNamespace(
         train_sampling_strategy="random",
         seed=0,
+        data_seed=None,
         per_device_train_batch_size=4,
         gradient_accumulation_steps=1,
         world_size=1,

@@ -6,11 +6,18 @@ from rise_train.rows.batches import arrange
 from synthesis.seeds import seeded
 
 
-def arguments(strategy: str = "group_by_length", seed: int = 0, micro: int = 8, processes: int = 1) -> SimpleNamespace:
+def arguments(
+    strategy: str = "group_by_length",
+    seed: int = 0,
+    micro: int = 8,
+    processes: int = 1,
+    data_seed: int | None = None,
+) -> SimpleNamespace:
     """Eight rows a step, however they are divided."""
     return SimpleNamespace(
         train_sampling_strategy=strategy,
         seed=seed,
+        data_seed=data_seed,
         per_device_train_batch_size=micro,
         gradient_accumulation_steps=8 // micro // processes,
         world_size=processes,
@@ -36,6 +43,8 @@ def test_the_seed_fixes_the_order() -> None:
     lengths = [10 + i % 7 for i in range(100)]
     assert arrange(lengths, arguments()) == arrange(lengths, arguments())
     assert arrange(lengths, arguments()) != arrange(lengths, arguments(seed=1))
+    assert arrange(lengths, arguments(data_seed=1)) == arrange(lengths, arguments(seed=1))
+    assert arrange(lengths, arguments(seed=1, data_seed=0)) == arrange(lengths, arguments())
 
 
 def test_a_step_sees_the_same_rows_however_it_is_divided() -> None:
