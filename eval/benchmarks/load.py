@@ -5,6 +5,7 @@ from pathlib import Path
 
 from eval.benchmarks import ste, toolalpaca, toolbench
 from eval.replies.calls import calls_of
+from eval.rollouts.decisions import conversations
 from eval.scores.quality import Example
 from synthesis.errors import UserError
 from synthesis.records import Json
@@ -27,26 +28,13 @@ def examples(name: str, limit: int | None = None, seed: int = 0) -> list[Example
     if kind in BENCHMARKS:
         found = list(BENCHMARKS[kind](Path(folder)))
     elif Path(name).is_dir():
-        found = list(_own(Path(name)))
+        found = [_row(row) for split in conversations(Path(name)).values() for row in split]
     else:
         known = ", ".join(f"{each}:FOLDER" for each in BENCHMARKS)
         raise UserError(f"{name}: expected the folder `dataset` of a run, or one of {known}")
     if limit is None or limit >= len(found):
         return found
     return [found[at] for at in sorted(seeded(seed, "quality", name).sample(range(len(found)), limit))]
-
-
-def _own(folder: Path) -> Iterator[Example]:
-    """Every row of every split of a run's dataset."""
-    if not (folder / "sft" / "dataset_dict.json").is_file():
-        raise UserError(
-            f"{folder / 'sft'}: no dataset there; expected the folder `dataset` that `rise synth` writes into its run"
-        )
-    from datasets import load_from_disk
-
-    for split in load_from_disk(str(folder / "sft")).values():
-        for row in split:
-            yield _row(row)
 
 
 def _row(row: Mapping[str, Json]) -> Example:

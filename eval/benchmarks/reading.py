@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from synthesis.errors import UserError
+from synthesis.records import Json
 
 
 def documents(path: Path, what: str, wanted: Callable[[Path], bool]) -> Iterator[tuple[Path, Any]]:
@@ -22,3 +23,12 @@ def documents(path: Path, what: str, wanted: Callable[[Path], bool]) -> Iterator
             yield file, json.loads(file.read_text(encoding="utf-8"))
         except ValueError as error:
             raise UserError(f"{file}: expected JSON: {error}") from error
+
+
+def object_of(text: Json) -> dict[str, Json] | None:
+    """The JSON object that `text` is, or is the text of; None where it is neither."""
+    try:
+        value = json.loads(text) if isinstance(text, str) else text
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None

@@ -4,18 +4,17 @@ An API is described in prose with a JSON-like line (`{{"date" : string, "days" :
 required and optional parameters.
 """
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from eval.benchmarks.reading import documents
+from eval.benchmarks.reading import documents, object_of
 from eval.replies.calls import Call
 from eval.scores.quality import Example
 from synthesis.records import Json
 
-TYPES = {"string": "string", "integer": "integer", "number": "number", "boolean": "boolean"}
+TYPES = {"string", "integer", "number", "boolean"}
 _LINE = re.compile(r"\(args json schema\): \{\{(.*?)\}\}", re.DOTALL)
 _MEMBER = re.compile(r'"([^"]+)"\s*:\s*(\w+)')
 
@@ -33,11 +32,8 @@ def load(path: Path) -> Iterator[Example]:
 
 
 def _call(entry: Mapping[str, str]) -> Call:
-    try:
-        read = json.loads(entry["action_input"])
-    except ValueError:
-        read = None
-    return Call(entry["action"], read if isinstance(read, dict) else {"": entry["action_input"]})
+    found = object_of(entry["action_input"])
+    return Call(entry["action"], {"": entry["action_input"]} if found is None else found)
 
 
 def _spec(name: str, text: str) -> dict[str, Json]:
@@ -46,10 +42,7 @@ def _spec(name: str, text: str) -> dict[str, Json]:
     if line := _LINE.search(text):
         properties = {key: _typed(kind) for key, kind in _MEMBER.findall(line[1])}
     elif (start := text.find("{")) >= 0:
-        try:
-            told = json.loads(text[start:])
-        except ValueError:
-            told = {}
+        told = object_of(text[start:]) or {}
         for field in ("required_parameters", "optional_parameters"):
             properties |= {entry["name"]: _typed(str(entry.get("type", ""))) for entry in told.get(field, [])}
         required = [entry["name"] for entry in told.get("required_parameters", [])]
@@ -58,5 +51,4 @@ def _spec(name: str, text: str) -> dict[str, Json]:
 
 
 def _typed(kind: str) -> dict[str, Json]:
-    known = TYPES.get(kind.lower())
-    return {"type": known} if known else {}
+    return {"type": kind.lower()} if kind.lower() in TYPES else {}

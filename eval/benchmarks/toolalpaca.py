@@ -3,13 +3,12 @@
 A parameter's line reads `Required. integer. One of: [a, b]. What it is`. `getDetails` asks the user and is no API.
 """
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from eval.benchmarks.reading import documents
+from eval.benchmarks.reading import documents, object_of
 from eval.replies.calls import Call
 from eval.scores.quality import Example
 from synthesis.records import Json
@@ -35,21 +34,13 @@ def load(path: Path) -> Iterator[Example]:
 
 def _call(step: Mapping[str, str]) -> Call:
     """The call; arguments that are no JSON, since they name another call's result, are left out."""
-    try:
-        read = json.loads(step["Action_Input"])
-    except ValueError:
-        read = None
-    return Call(step["Action"], read if isinstance(read, dict) else {})
+    return Call(step["Action"], object_of(step["Action_Input"]) or {})
 
 
 def _spec(name: str, text: str) -> dict[str, Json]:
     described = text.partition("\nParameters: ")[2].partition("\nOutput:")[0]
-    try:
-        lines = json.loads(described or "{}")
-    except ValueError:
-        lines = None
     parameters: dict[str, Any] = {"type": "object"}
-    if isinstance(lines, dict):
+    if (lines := object_of(described or "{}")) is not None:
         parameters["properties"] = {key: _parameter(str(line)) for key, line in lines.items()}
         parameters["required"] = [key for key, line in lines.items() if str(line).startswith("Required")]
     return {"type": "function", "function": {"name": name, "description": text, "parameters": parameters}}

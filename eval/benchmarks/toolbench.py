@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from eval.benchmarks.reading import documents
+from eval.benchmarks.reading import documents, object_of
 from eval.replies.calls import Call
 from eval.scores.quality import Example
 from synthesis.records import Json
@@ -90,11 +90,8 @@ def _call(name: str, arguments: Json) -> list[Call]:
     """The call; one whose arguments are no object keeps its name, so that it counts."""
     if name == FINISH:
         return []
-    try:
-        read = json.loads(arguments) if isinstance(arguments, str) else arguments
-    except ValueError:
-        read = None
-    return [Call(name, read if isinstance(read, dict) else {"": arguments})]
+    found = object_of(arguments)
+    return [Call(name, {"": arguments} if found is None else found)]
 
 
 def _read(text: str) -> dict[str, Json] | None:

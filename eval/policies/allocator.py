@@ -2,6 +2,7 @@
 
 import ctypes
 import platform
+from functools import cache
 from pathlib import Path
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
@@ -19,7 +20,7 @@ def keep_freed_memory() -> None:
     elementwise operations of a step on a CPU that takes longer than the arithmetic. Does nothing with another
     C library, and nothing for the memory of a GPU. `tests/bench/grouped_dpo.py` gives it to all ways alike.
     """
-    if platform.libc_ver()[0] != "glibc":
+    if not _has_glibc():
         return
     mallopt = ctypes.CDLL(None).mallopt
     mallopt(_MMAP_THRESHOLD, LARGE)
@@ -32,7 +33,7 @@ def hand_back() -> None:
     Steps differ in length, so that what is kept comes to twice what is needed at a time: SFT of a model of 135 million
     parameters, which needs 9.5 GB, held 20 after 25 steps. Nothing but time is lost, some hundredths of a step's.
     """
-    if platform.libc_ver()[0] == "glibc" and free_share() < ENOUGH:
+    if _has_glibc() and free_share() < ENOUGH:
         ctypes.CDLL(None).malloc_trim(0)
 
 
@@ -47,3 +48,8 @@ def free_share() -> float:
     except (OSError, ValueError):  # no such limit
         return float(found)
     return float(min(found, 1 - used / most))
+
+
+@cache
+def _has_glibc() -> bool:
+    return platform.libc_ver()[0] == "glibc"  # reads the interpreter's file, so once

@@ -142,7 +142,8 @@ class Toolbox:
         schema = self.schemas[call.name]
         judge = _validator(json.dumps(schema))
         if judge is None:
-            return not isinstance(schema.get("properties"), Mapping) or set(call.arguments) <= set(schema["properties"])
+            known = self.parameters(call.name)
+            return known is None or set(call.arguments) <= set(known)
         try:
             return bool(judge.is_valid(call.arguments))
         except RecursionError:  # a schema that holds itself
@@ -154,12 +155,21 @@ class Toolbox:
         part = None if fault(root) else properties(root).get(parameter)
         return part is None or bool(validator(part, root).is_valid(value))
 
+    def parameters(self, tool: str) -> Mapping[str, Json] | None:
+        """The schemas of the tool's parameters by name; None where its schema names none."""
+        known = self.schemas.get(tool, {}).get("properties")
+        return known if isinstance(known, Mapping) else None
+
+    def defaults(self, tool: str) -> dict[str, Json]:
+        """What the tool's schema gives the parameters that are left out."""
+        known = self.parameters(tool) or {}
+        return {
+            name: part["default"] for name, part in known.items() if isinstance(part, Mapping) and "default" in part
+        }
+
     def filled(self, call: Call) -> dict[str, Json]:
         """The arguments that take effect: the given ones, and the schema's defaults for those left out."""
-        known = self.schemas.get(call.name, {}).get("properties")
-        known = known if isinstance(known, Mapping) else {}
-        defaults = {k: p["default"] for k, p in known.items() if isinstance(p, Mapping) and "default" in p}
-        return {**defaults, **call.arguments}
+        return {**self.defaults(call.name), **call.arguments}
 
     def equivalent(self, gold: Call, predicted: Call) -> bool:
         """Whether `predicted` does what `gold` does: valid, same tool, no argument that differs, lacks or is added."""

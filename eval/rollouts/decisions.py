@@ -7,7 +7,7 @@ the conversation ends in words the model is asked as well, to see whether it sto
 
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,7 +21,7 @@ from eval.replies.calls import Call, Reply, Toolbox, calls_of
 from eval.replies.one_call_a_turn import BLOCKS, linear_row
 from eval.rollouts.reply_journal import Kept, journal_beside, replies_of
 from eval.scores.causes import missed, tally
-from eval.scores.columns import all_counts, columns
+from eval.scores.columns import all_counts, all_rates
 from eval.scores.metrics import rates, score_task
 from synthesis.errors import UserError
 from synthesis.journal import Journal
@@ -137,9 +137,12 @@ def load_tasks(
     return [task_of(row) for row in load_rows(dataset, split, limit, seed, half)]
 
 
-def load_rows(dataset: Path, split: str, limit: int | None, seed: int, half: str | None) -> list[dict[str, Json]]:
-    if half not in (None, *HALVES):
-        raise UserError(f"half: expected {' or '.join(HALVES)}, found {half}")
+def conversations(dataset: Path) -> Mapping[str, Iterable[dict[str, Json]]]:
+    """The rows of DATASET/sft by split.
+
+    Raises:
+        UserError: no such dataset.
+    """
     folder = dataset / "sft"
     if not (folder / "dataset_dict.json").is_file():
         raise UserError(
@@ -147,7 +150,15 @@ def load_rows(dataset: Path, split: str, limit: int | None, seed: int, half: str
         )
     from datasets import load_from_disk
 
-    splits = load_from_disk(str(folder))
+    splits: Mapping[str, Iterable[dict[str, Json]]] = load_from_disk(str(folder))
+    return splits
+
+
+def load_rows(dataset: Path, split: str, limit: int | None, seed: int, half: str | None) -> list[dict[str, Json]]:
+    """The rows that `load_tasks` makes tasks of."""
+    if half not in (None, *HALVES):
+        raise UserError(f"half: expected {' or '.join(HALVES)}, found {half}")
+    folder, splits = dataset / "sft", conversations(dataset)
     if split not in splits:
         raise UserError(f"{folder}: no split {split!r}; there are {', '.join(sorted(splits))}")
     rows = [row for row in splits[split] if half in (None, half_of(row))]
@@ -192,9 +203,7 @@ def evaluate(
         UserError: a model or dataset that can't be loaded.
     """
     rows = load_rows(Path(dataset), split, limit, seed, half)
-    if policy is None:
-        known = str(model) == GOLD
-        policy = gold(answers(rows)) if known else load_policy(model, batch_size, max_new_tokens)
+    policy = policy or policy_for(model, rows, batch_size, max_new_tokens)
     # A template with one call a turn gets its tasks as it was trained, parallel calls one after the other.
     rows = rows if policy.parallel else [linear_row(row) for row in rows]
     _refuse_short_limit(policy, rows)
@@ -212,15 +221,13 @@ def evaluate(
         "n_tasks": len(tasks),
         "n_turns": len(turns),
         "max_new_tokens": max_new_tokens,
-        "metrics": rates(entries, seed) | columns(entries, seed),
+        **summary(entries, seed),
         "missing": [],
         "engine": engine(policy),
         "problems": {
             "without_readable_call": sum(bool(turn["problem"]) for turn in turns),
             "cut_off_at_token_limit": sum(turn["truncated"] for turn in turns),
         },
-        "by_pattern": {name: rates(group, seed) for name, group in grouped(entries, "pattern").items()},
-        "by_difficulty": {name: rates(group, seed) for name, group in grouped(entries, "difficulty").items()},
         "causes": tally(entries),
         "tasks": entries,
         "seconds": round(time.monotonic() - start, 2),
@@ -248,7 +255,21 @@ def _refuse_short_limit(policy: Policy, rows: Sequence[Mapping[str, Json]]) -> N
         )
 
 
-def answers(rows: Sequence[Mapping[str, Json]]) -> Iterator[tuple[Prompt, Sequence[Call]]]:
+def policy_for(model: str | Path, rows: Sequence[Mapping[str, Json]], batch_size: int, max_new_tokens: int) -> Policy:
+    """The policy that `model` names; `policy:gold` knows the answers of the rows."""
+    return gold(_answers(rows)) if str(model) == GOLD else load_policy(model, batch_size, max_new_tokens)
+
+
+def summary(entries: Sequence[dict[str, Any]], seed: int) -> dict[str, Any]:
+    """The rates of a result file, over all its tasks and by kind of request."""
+    return {
+        "metrics": all_rates(entries, seed),
+        "by_pattern": {name: rates(group, seed) for name, group in grouped(entries, "pattern").items()},
+        "by_difficulty": {name: rates(group, seed) for name, group in grouped(entries, "difficulty").items()},
+    }
+
+
+def _answers(rows: Sequence[Mapping[str, Json]]) -> Iterator[tuple[Prompt, Sequence[Call]]]:
     """What is right, prompt by prompt."""
     for task in map(task_of, rows):
         yield from ((decision.prompt, decision.gold) for decision in task.decisions)

@@ -19,15 +19,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from eval.policies.base import Message, Policy, Prompt
-from eval.policies.load import engine, load_policy
-from eval.policies.scripted import GOLD, gold
+from eval.policies.load import engine
 from eval.replies.calls import NO_CALL, Call, Reply
-from eval.rollouts.decisions import Task, answers, grouped, load_rows, outline, task_of
+from eval.rollouts.decisions import Task, load_rows, outline, policy_for, summary, task_of
 from eval.rollouts.reply_journal import identity
 from eval.rollouts.talk import Ending, Limits, Talk
-from eval.scores.columns import EXECUTED, all_counts, columns
+from eval.scores.columns import EXECUTED, all_counts
 from eval.scores.executed import MadeCall, Outcome, same_outcome
-from eval.scores.metrics import rates
 from synthesis.calls.protocol import policies_of
 from synthesis.calls.verdicts import judge
 from synthesis.errors import UserError
@@ -111,12 +109,10 @@ class Play:
 
     async def _task(self, room: _Room, task: Task, asking: "_Together", made_by: str) -> Rollout:
         """The task, played; again from a clean sandbox where a server failed meanwhile."""
-        for _ in range(TRIES - 1):
+        for _ in range(TRIES):
             rollout = await self._once(room, task, asking, made_by)
             if rollout.verdict != "fault":
                 break
-        else:
-            rollout = await self._once(room, task, asking, made_by)
         return rollout
 
     async def _once(self, room: _Room, task: Task, asking: "_Together", made_by: str) -> Rollout:
@@ -273,8 +269,7 @@ def evaluate_live(
     start, limits = time.monotonic(), limits or Limits()
     rows = load_rows(Path(dataset), split, limit, seed, half)
     file = load_servers(Path(servers))
-    if policy is None:
-        policy = gold(answers(rows)) if str(model) == GOLD else load_policy(model, batch_size, max_new_tokens)
+    policy = policy or policy_for(model, rows, batch_size, max_new_tokens)
     tasks, missing = _playable([task_of(row) for row in rows])
     cut = _result_chars(Path(dataset))
     config = [identity(policy.name), file.fingerprint, asdict(limits), max_new_tokens, cut]
@@ -302,11 +297,9 @@ def evaluate_live(
         "n_tasks": len(entries),
         "max_new_tokens": max_new_tokens,
         "limits": asdict(limits),
-        "metrics": rates(entries, seed) | columns(entries, seed),
+        **summary(entries, seed),
         "missing": missing,
         "engine": engine(policy),
-        "by_pattern": {name: rates(group, seed) for name, group in grouped(entries, "pattern").items()},
-        "by_difficulty": {name: rates(group, seed) for name, group in grouped(entries, "difficulty").items()},
         "verdicts": Counter(rollout.verdict for _, rollout in played),
         "calls_per_task": sum(len(entry["calls"]) for entry in entries) / len(entries),
         "tasks": entries,
@@ -320,10 +313,9 @@ def _playable(tasks: Sequence[Task]) -> tuple[list[Task], list[dict[str, Json]]]
     """The tasks that one request opens, and the others with the reason why they are left out."""
     found, missing = [], []
     for task in tasks:
-        later = task.decisions[-1].prompt.messages[len(_opening(task)) :] if task.decisions else []
         if not task.decisions:
             missing.append({"id": task.id, "reason": "nothing is to be called"})
-        elif any(message["role"] == "user" for message in later):
+        elif any(m["role"] == "user" for m in task.decisions[-1].prompt.messages[len(_opening(task)) :]):
             missing.append({"id": task.id, "reason": "the user speaks more than once"})
         else:
             found.append(task)
@@ -336,7 +328,7 @@ def _told(task: Task) -> list[Json]:
 
 
 def _opening(task: Task) -> list[Message]:
-    return list(task.decisions[0].prompt.messages) if task.decisions else []
+    return task.decisions[0].prompt.messages
 
 
 def _entry(task: Task, rollout: Rollout) -> dict[str, Any]:

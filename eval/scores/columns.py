@@ -10,7 +10,7 @@ from dataclasses import asdict
 from typing import Any
 
 from eval.replies.calls import Call, Reply, Toolbox, alike
-from eval.scores.metrics import FIELDS, METRICS, Counts, Metric, align, rates_of, score_task, table
+from eval.scores.metrics import METRICS, Counts, Metric, align, rates, rates_of, score_task, table
 from synthesis.records import Json
 
 Turns = Sequence[tuple[Sequence[Call], Sequence[Mapping[str, Json]], Reply]]
@@ -36,22 +36,22 @@ def all_counts(turns: Turns, tools: Toolbox, closing: Reply | None = None) -> di
     return {**exact.as_dict(), **_normalised(meant), **_superfluous(turns, tools)}
 
 
-def columns(tasks: Sequence[Mapping[str, Any]], seed: int = 0) -> dict[str, dict[str, float]]:
-    """Rates by the name METRIC.COLUMN, and the rates of what is too much, over entries with `all_counts`."""
-    wanted = [metric for metric in METRICS if metric.name in NORMALISED]
+def all_rates(tasks: Sequence[Mapping[str, Any]], seed: int = 0) -> dict[str, dict[str, float]]:
+    """`rates`, those by the name METRIC.COLUMN, and those of what is too much, over entries with `all_counts`."""
+    found = rates(tasks, seed)
     meant = [
         metric._replace(
             name=f"{metric.name}.normalised",
             hits=f"{metric.hits}.normalised",
             total=f"{metric.total}.normalised" if metric.total == "icp_aligned" else metric.total,
         )
-        for metric in wanted
+        for metric in METRICS
+        if metric.name in NORMALISED
     ]
-    exact = [metric._replace(name=f"{metric.name}.exact") for metric in wanted]
     executed = [EXECUTED] if all(EXECUTED.hits in task["counts"] for task in tasks) else []
-    chosen = [*exact, *meant, *executed, DISTRACTED, EXTRA, REDUNDANT]
-    names = [*FIELDS, *sorted({name for m in chosen for name in (m.hits, m.total)} - set(FIELDS))]
-    return rates_of(chosen, table(tasks, names), seed)
+    chosen = [*meant, *executed, DISTRACTED, EXTRA, REDUNDANT]
+    names = sorted({name for metric in chosen for name in (metric.hits, metric.total)})
+    return found | {f"{name}.exact": found[name] for name in NORMALISED} | rates_of(chosen, table(tasks, names), seed)
 
 
 def _normalised(counts: Counts) -> dict[str, int]:
@@ -70,7 +70,7 @@ def _superfluous(turns: Turns, tools: Toolbox) -> dict[str, int]:
         for at, answer in align(gold, reply.calls, critical, tools).items():
             given = {name: value for name, value in reply.calls[answer].arguments.items() if value is not None}
             # An argument that says what its default says anyway is none too many.
-            defaults = tools.filled(Call(gold[at].name, {}))
+            defaults = tools.defaults(gold[at].name)
             counts["arguments"] += len(given)
             counts["arguments_extra"] += sum(
                 name not in gold[at].arguments and not (name in defaults and alike(value, defaults[name]))

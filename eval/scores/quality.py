@@ -80,8 +80,8 @@ def counts_of(example: Example) -> dict[str, tuple[int, int]]:
         found[name][1] += 1
 
     for at, call in enumerate(example.calls):
-        known = box.schemas.get(call.name, {}).get("properties")
-        names = set(known) if isinstance(known, dict) else set(call.arguments)
+        known = box.parameters(call.name)
+        names = set(call.arguments if known is None else known)
         add("name_validity", call.name in box.schemas and set(call.arguments) <= names)
         add("call_conciseness", not any(_same(call, earlier) for earlier in example.calls[:at]))
         told = "\n".join(example.results[:at])
@@ -89,7 +89,7 @@ def counts_of(example: Example) -> dict[str, tuple[int, int]]:
             if call.name not in box.schemas or name not in names or _refers(value):
                 continue
             add("value_validity", box.fits(call.name, name, value))
-            if not _optional_default(box, call, name, value) and not _empty(value):
+            if not exact(box.defaults(call.name).get(name), value) and not _empty(value):
                 said = _says(example.request, value)
                 if said or not _stands_in(value, told):
                     add("value_consistency", said)
@@ -119,10 +119,6 @@ def _refers(value: Json) -> bool:
 def _empty(value: Json) -> bool:
     """Whether the value says nothing that could stand in a text."""
     return isinstance(value, bool) or value in (None, "", [], {})
-
-
-def _optional_default(box: Toolbox, call: Call, name: str, value: Json) -> bool:
-    return exact(box.filled(Call(call.name, {})).get(name), value)
 
 
 def _says(request: str, value: Json) -> bool:

@@ -5,8 +5,7 @@ from typing import Any
 import pytest
 
 from eval.replies.calls import Call, Reply, Toolbox
-from eval.scores.columns import all_counts, columns
-from eval.scores.metrics import rates
+from eval.scores.columns import all_counts, all_rates
 
 TEXT = {"type": "string"}
 BOOK = {
@@ -39,8 +38,7 @@ CRITICAL.append({"call": 1, "parameter": "city", "value": "São Paulo"})
 
 def scores(*calls: Call, gold: tuple[Call, ...] = GOLD, critical: list[dict[str, Any]] = CRITICAL) -> dict[str, float]:
     counts = all_counts([(gold, critical, Reply("", calls))], TOOLS)
-    entry = {"id": "a", "counts": counts}
-    return {name: rate["value"] for name, rate in (rates([entry]) | columns([entry])).items()}
+    return {name: rate["value"] for name, rate in all_rates([{"id": "a", "counts": counts}]).items()}
 
 
 def booked(**changes: Any) -> Call:
