@@ -264,8 +264,11 @@ def evaluate_live(
         As `evaluate`, with `mode` "live"; `missing` names the tasks that were not judged, with the reason.
 
     Raises:
-        UserError: a model, dataset or servers file that cannot be used, or rollouts there that were made otherwise.
+        UserError: a model, dataset or servers file that cannot be used, rollouts there that were made otherwise, or a
+            `json_out` without an ending.
     """
+    if not json_out.suffix:
+        raise UserError(f"{json_out}: expected a name with an ending, as OUT.json; the folder OUT holds the rollouts")
     start, limits = time.monotonic(), limits or Limits()
     rows = load_rows(Path(dataset), split, limit, seed, half)
     file = load_servers(Path(servers))

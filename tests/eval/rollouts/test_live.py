@@ -243,6 +243,12 @@ def test_rollouts_of_another_configuration_are_not_mixed(tmp_path: Path, servers
         evaluate_live(GOLD, data, servers, tmp_path / "live.json", limits=Limits(turns=3))
 
 
+def test_a_result_that_would_have_the_name_of_its_folder_is_refused_at_once(tmp_path: Path, servers: Path) -> None:
+    with pytest.raises(UserError, match=r"out: expected a name with an ending, as OUT\.json"):
+        evaluate_live(GOLD, dataset(tmp_path, ROWS), servers, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_killed_at_any_moment_it_ends_in_the_same_log(tmp_path: Path, servers: Path) -> None:
     rows = [row(f"note {i}", [call("f__write", path=f"/data/{i}.txt", text="x")]) for i in range(12)]
     data = dataset(tmp_path, rows)
