@@ -18,7 +18,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from synthesis.records import Json
-from synthesis.schemas import fault, properties, resolved, validator
+from synthesis.schemas import Schema, fault, properties, resolved, validator
 from synthesis.text.equality import normal_form, same_meaning
 
 if TYPE_CHECKING:
@@ -115,10 +115,10 @@ def _call(entry: Json) -> Call:
 
 
 @lru_cache(maxsize=4096)
-def _validator(schema: str) -> "Validator | None":
-    """What judges arguments by a schema; None where it is one by which nothing can be judged."""
+def _sound(schema: str) -> "tuple[Schema, Validator] | None":
+    """A schema and what judges arguments by it, read once; None where it is one by which nothing can be judged."""
     root = json.loads(schema)
-    return None if fault(root) else validator(root, root)
+    return None if fault(root) else (root, validator(root, root))
 
 
 class Toolbox:
@@ -131,6 +131,10 @@ class Toolbox:
     def __init__(self, tools: Sequence[Mapping[str, Json]]) -> None:
         functions = [tool.get("function", tool) for tool in tools]
         self.schemas: dict[str, Mapping[str, Json]] = {f["name"]: f.get("parameters") or {} for f in functions}
+        self._texts = {name: json.dumps(schema) for name, schema in self.schemas.items()}
+
+    def _judged(self, tool: str) -> "tuple[Schema, Validator] | None":
+        return _sound(self._texts.get(tool, "{}"))
 
     def valid(self, call: Call) -> bool:
         """Whether the prompt offers the tool and its JSON schema accepts the arguments.
@@ -139,21 +143,22 @@ class Toolbox:
         """
         if call.name not in self.schemas:
             return False
-        schema = self.schemas[call.name]
-        judge = _validator(json.dumps(schema))
-        if judge is None:
+        judged = self._judged(call.name)
+        if judged is None:
             known = self.parameters(call.name)
             return known is None or set(call.arguments) <= set(known)
         try:
-            return bool(judge.is_valid(call.arguments))
+            return bool(judged[1].is_valid(call.arguments))
         except RecursionError:  # a schema that holds itself
             return True
 
     def fits(self, tool: str, parameter: str, value: Json) -> bool:
         """Whether the value alone is one that the tool's schema takes for the parameter; by no schema everything is."""
-        root = dict(self.schemas.get(tool, {}))
-        part = None if fault(root) else properties(root).get(parameter)
-        return part is None or bool(validator(part, root).is_valid(value))
+        if (judged := self._judged(tool)) is None:
+            return True
+        root, judge = judged
+        part = properties(root).get(parameter)
+        return part is None or bool(judge.evolve(schema=part).is_valid(value))
 
     def parameters(self, tool: str) -> Mapping[str, Json] | None:
         """The schemas of the tool's parameters by name; None where its schema names none."""
@@ -186,8 +191,8 @@ class Toolbox:
 
     def same_value(self, call: Call, parameter: str, asked: Json, given: Json) -> bool:
         """Whether two values of a call's parameter mean the same; the order of a list of unique items is free."""
-        root = dict(self.schemas.get(call.name, {}))
-        schema = {} if fault(root) else resolved(properties(root).get(parameter, {}), root)
+        judged = self._judged(call.name)
+        schema = {} if judged is None else resolved(properties(judged[0]).get(parameter, {}), judged[0])
         choices = schema.get("enum")
         if isinstance(choices, list) and asked in choices and given in choices:
             return exact(asked, given)

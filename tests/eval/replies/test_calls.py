@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from eval.replies import calls
 from eval.replies.calls import NO_CALL, Call, Toolbox, alike, calls_of, exact, parse_hermes, read_reply
 
 
@@ -144,3 +145,18 @@ def test_a_value_of_the_wrong_type_is_no_equivalent_call() -> None:
 def test_calls_survive_the_result_file() -> None:
     reply = read_reply('<tool_call>{"name": "x", "arguments": {"s": "\\ud800"}}</tool_call>', parse_hermes)
     assert json.loads(json.dumps(reply.calls[0].as_dict())) == {"name": "x", "arguments": {"s": "\ud800"}}
+
+
+def test_a_schema_is_judged_once_however_many_values_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    judged = []
+    monkeypatch.setattr(calls, "fault", lambda root: judged.append(root) or "")
+    part = {"type": "array", "items": {"type": "string"}, "uniqueItems": True, "description": "judged once"}
+    tools = [{"function": {"name": "t", "parameters": {"type": "object", "properties": {"names": part}}}}]
+    gold = Call("t", {"names": ["a", "b"]})
+    for _ in range(3):
+        box = Toolbox(tools)  # one a task, as in an evaluation
+        assert box.valid(gold)
+        assert box.fits("t", "names", ["b"])
+        assert not box.fits("t", "names", "b")
+        assert box.same(gold, Call("t", {"names": ["b", "a"]}))
+    assert len(judged) == 1
