@@ -7,7 +7,7 @@ RUN ?= runs/$(if $(filter smollm2,$(BASE)),smollm2,demo)
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help demo demo-tiny demo-smollm2 model test check bench setup servers clean
+.PHONY: help demo demo-tiny demo-smollm2 model test check bench oracles setup servers clean
 help: ## show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
 
@@ -25,6 +25,12 @@ runs/models/smollm2/config.json: | .venv/ready
 
 test: setup servers ## all tests
 	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile
+
+oracles: .oracles/ready ## scorers that others wrote, for `make test` to compare ours with
+.oracles/ready: tests/eval/benchmarks/oracles.txt | .venv/ready
+	$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python .oracles
+	$(BIN)/uv pip install --quiet --no-deps --python .oracles/bin/python -r $<
+	touch $@
 
 check: setup ## ruff and mypy strict
 	$(BIN)/ruff check .
@@ -49,4 +55,4 @@ servers: .servers/mcp2/ready .servers/mcp1/ready
 	touch $@
 
 clean: ## remove the environments and all runs
-	rm -rf .venv .servers runs
+	rm -rf .venv .servers .oracles runs

@@ -15,7 +15,7 @@ from rise_train.commands import servers as servers_commands
 from synthesis.errors import UserError
 
 if TYPE_CHECKING:
-    from synthesis.pipeline import Summary
+    pass
 
 HELP = """Train a model to call tools as the user meant it.
 
@@ -104,6 +104,7 @@ def synth(
     Only tools that are marked read-only or allowed in SERVERS.json run, in a throw-away copy of the sandbox. Stop it at
     any moment; the same command goes on where it was.
     """
+    from rise_train.commands.tables import show_summary
     from synthesis.llm.client import OPENAI, Endpoint, ModelOptions
     from synthesis.llm.costs import Limits
     from synthesis.pipeline import synthesize
@@ -141,7 +142,7 @@ def synth(
         record=record,
         replay=replay,
     )
-    _show_summary(summary)
+    show_summary(summary)
 
 
 def _json_object(option: str, text: str | None) -> dict[str, Any]:
@@ -175,6 +176,7 @@ def evaluate(
     from eval.rollouts.decisions import evaluate as score
     from eval.rollouts.live import evaluate_live
     from eval.rollouts.talk import Limits
+    from rise_train.commands.tables import show_metrics
 
     options: dict[str, Any] = {"half": half, "batch_size": batch_size, "max_new_tokens": max_new_tokens}
     if live is None:
@@ -184,7 +186,27 @@ def evaluate(
     else:
         options |= {"limits": Limits(turns), "sets": sets}
         result = evaluate_live(model, dataset, live, json_out, split, limit, **options)
-    _show_metrics(result)
+    show_metrics(result)
+    if json_out is not None:
+        typer.echo(f"written to {json_out}")
+
+
+@app.command()
+def bench(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="`bfcl`, `acebench` or `ste`.")],
+    path: Annotated[Path, typer.Option(help="A folder with the benchmark's own files.")],
+    model: Annotated[str, typer.Option(help="Folder, id of the Hub, URL#MODEL or policy:NAME.")],
+    json_out: Annotated[Path | None, typer.Option("--json", help="Also write every reply and verdict here.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only so many cases a category, a seeded sample.")] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Prompts decoded together.")] = 32,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="A longer reply is cut.")] = 512,
+) -> None:
+    """Score a model on a known benchmark: by the benchmark's own rule, and with values as they stand."""
+    from eval.benchmarks.bench import bench as score
+    from rise_train.commands.tables import show_bench
+
+    result = score(name, path, model, json_out, limit, batch_size=batch_size, max_new_tokens=max_new_tokens)
+    show_bench(result)
     if json_out is not None:
         typer.echo(f"written to {json_out}")
 
@@ -356,34 +378,6 @@ def version() -> None:
             typer.echo(f"{package} is not installed")
 
 
-def _show_summary(summary: "Summary") -> None:
-    """Print the counts of a run, nested ones in one line each."""
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
-    counts = dict(summary.counts)
-    rows = list(counts.pop("executed_by_kind").values())  # the card has the rows, and those by server
-    del counts["executed_by_server"]
-    verdicts = {verdict: sum(row[verdict] for row in rows) for verdict in (rows[0] if rows else ())}
-    for name, count in {**counts, "executed": verdicts}.items():
-        table.add_row(f"[bold]{name.replace('_', ' ')}[/]", _shown(count))
-    console = Console()
-    console.print(table, highlight=False)
-    done = "was complete before" if summary.already_done else f"done in {summary.seconds:.0f} s"
-    console.print(f"{done}: {summary.run / 'dataset'}", highlight=False, soft_wrap=True)
-    for sentence in summary.advice:
-        console.print(f"note: {sentence}", highlight=False, soft_wrap=True, markup=False)
-
-
-def _shown(count: Any) -> str:
-    """A count, or counts by name, the inner ones in brackets."""
-    if not isinstance(count, dict):
-        return str(count)
-    inner = {name: f"({_shown(value)})" if isinstance(value, dict) else value for name, value in count.items()}
-    return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in inner.items())
-
-
 @app.command()
 def quality(
     datasets: Annotated[list[str], typer.Argument(metavar="DATASET...", help="RUN/dataset, or BENCHMARK:FOLDER.")],
@@ -394,64 +388,17 @@ def quality(
     from eval.benchmarks.load import examples
     from eval.scores.quality import JUDGED, PAPER, RULES
     from eval.scores.quality import quality as rates_of
+    from rise_train.commands.tables import show_quality
     from synthesis.json_file import write_json
 
     found = {}
     for name in datasets:
         chosen = examples(name, limit)
         found[name] = {"metrics": rates_of(chosen), "missing": list(JUDGED), "n_examples": len(chosen)}
-    _show_quality(found, PAPER, RULES)
+    show_quality(found, PAPER, RULES)
     if json_out is not None:
         write_json(json_out, {"datasets": found, "paper": PAPER}, indent=1, sort_keys=True)
         typer.echo(f"written to {json_out}")
-
-
-def _show_quality(found: dict[str, Any], paper: dict[str, dict[str, float]], rules: dict[str, str]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(
-        title="Quality of data, by rule", title_justify="left", title_style="bold", box=None, padding=(0, 1, 0, 0)
-    )
-    for column in ("", "n", *(rule.replace("_", "\n") for rule in rules)):
-        table.add_column(column, justify="right" if column else "left", no_wrap=not column)
-    for name, entry in found.items():
-        kind, _, folder = name.rpartition(":")
-        rates = [
-            f"{rate['value']:.2f}\n{rate['low']:.2f}-{rate['high']:.2f}" if rate["n"] else "none"
-            for rate in (entry["metrics"][rule] for rule in rules)
-        ]
-        table.add_row(f"{kind}:{Path(folder).name}" if kind else name, str(entry["n_examples"]), *rates)
-    for name, known in paper.items():
-        if known.keys() & rules.keys():
-            told = [f"{known[rule]:.2f}" if rule in known else "" for rule in rules]
-            table.add_row(f"{name} (paper's judge)", "", *told, style="dim")
-    Console().print(table, highlight=False)
-    for name, meaning in rules.items():
-        typer.echo(f"{name}: {meaning}")
-
-
-def _show_metrics(result: dict[str, Any]) -> None:
-    """Print the metrics of one model with their intervals."""
-    from rich.console import Console
-    from rich.table import Table
-
-    from eval.scores.columns import EXECUTED
-    from eval.scores.metrics import METRICS
-
-    live = result.get("mode") == "live"
-    title = f"{Path(result['model']).name}: {result['n_tasks']} tasks of {result['split']}{', live' if live else ''}"
-    table = Table(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0))
-    for column, justify in (("metric", "left"), ("%", "right"), ("95 % interval", "right"), ("n", "right")):
-        table.add_column(column, justify=justify, no_wrap=True)  # type: ignore[arg-type]
-    table.add_column("share of", style="dim")
-    for metric in ([EXECUTED] if live else []) + list(METRICS):
-        rate = result["metrics"][metric.name]
-        interval = f"{100 * rate['low']:.1f} to {100 * rate['high']:.1f}"
-        table.add_row(metric.name, f"{100 * rate['value']:.1f}", interval, str(rate["n"]), metric.meaning)
-    Console().print(table, highlight=False)
-    for task in result["missing"]:
-        Console(stderr=True).print(f"not judged: {task['id']}: {task['reason']}", highlight=False, soft_wrap=True)
 
 
 def main(args: list[str] | None = None) -> None:

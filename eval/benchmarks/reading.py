@@ -1,4 +1,4 @@
-"""Files of a benchmark: JSON, found under a folder."""
+"""Files of a benchmark: JSON, or a JSON object a line, found under a folder."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -7,6 +7,9 @@ from typing import Any
 
 from synthesis.errors import UserError
 from synthesis.records import Json
+
+ANSWERS = "possible_answer"
+"""The folder of a benchmark's answers, beside its questions."""
 
 
 def documents(path: Path, what: str, wanted: Callable[[Path], bool]) -> Iterator[tuple[Path, Any]]:
@@ -19,10 +22,32 @@ def documents(path: Path, what: str, wanted: Callable[[Path], bool]) -> Iterator
     if not files:
         raise UserError(f"{path}: expected {what}, found none there")
     for file in files:
-        try:
-            yield file, json.loads(file.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise UserError(f"{file}: expected JSON: {error}") from error
+        yield file, _read(file, file.read_text(encoding="utf-8"))
+
+
+def lines(path: Path, what: str, wanted: Callable[[Path], bool]) -> Iterator[tuple[Path, list[Any]]]:
+    """The files under `path` that are `wanted` and hold a JSON object a line, in order; answers are no such files.
+
+    Raises:
+        UserError: there is none of `what`, or one with a line that is no JSON.
+    """
+    files = sorted(file for file in path.rglob("*.json") if wanted(file)) if path.is_dir() else []
+    files = [file for file in files if ANSWERS not in file.relative_to(path).parts]
+    if not files:
+        raise UserError(f"{path}: expected {what}, found none there")
+    for file in files:
+        found = []
+        for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+            if line.strip():
+                found.append(_read(file, line, f", line {number}"))
+        yield file, found
+
+
+def _read(file: Path, text: str, where: str = "") -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise UserError(f"{file}{where}: expected JSON: {error}") from error
 
 
 def object_of(text: Json) -> dict[str, Json] | None:

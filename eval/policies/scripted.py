@@ -42,8 +42,13 @@ class ScriptedPolicy:
 
 def gold(answers: Iterable[tuple[Prompt, Sequence[Call]]]) -> ScriptedPolicy:
     """The policy that makes the right calls; a prompt without any is answered in words."""
-    known = {_key(prompt): tuple(calls) for prompt, calls in answers}
-    return ScriptedPolicy(GOLD, lambda prompt: _calling(*known[_key(prompt)]))
+    return answering((prompt, _calling(*calls)) for prompt, calls in answers)
+
+
+def answering(replies: Iterable[tuple[Prompt, Reply]]) -> ScriptedPolicy:
+    """The policy that gives the right reply to each prompt."""
+    known = {_key(prompt): reply for prompt, reply in replies}
+    return ScriptedPolicy(GOLD, lambda prompt: known[_key(prompt)])
 
 
 def scripted(name: str) -> ScriptedPolicy:
@@ -53,7 +58,7 @@ def scripted(name: str) -> ScriptedPolicy:
         UserError: there is none of that name.
     """
     if name == GOLD:
-        raise UserError(f"{name}: it knows the answers of a dataset, so `rise eval` alone takes it")
+        raise UserError(f"{name}: it knows the answers, so only `rise eval` and `rise bench` take it")
     if name not in RULES:
         raise UserError(f"{name}: there is no such policy; there are {', '.join([*RULES, GOLD])}")
     return ScriptedPolicy(name, RULES[name])

@@ -5,20 +5,19 @@ This is how an agent runs, one turn at a time, with the difference that the hist
 the conversation ends in words the model is asked as well, to see whether it stops.
 """
 
-import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from eval.policies.base import Policy, Progress, Prompt
+from eval.policies.base import Policy, Prompt
 from eval.policies.load import engine, load_policy
 from eval.policies.local import LocalPolicy
 from eval.policies.scripted import GOLD, gold
 from eval.replies.calls import Call, Reply, Toolbox, calls_of
 from eval.replies.one_call_a_turn import BLOCKS, linear_row
+from eval.rollouts.progress import progress_of
 from eval.rollouts.reply_journal import Kept, journal_beside, replies_of
 from eval.scores.causes import missed, tally
 from eval.scores.columns import all_counts, all_rates
@@ -283,7 +282,7 @@ def answer(
     """The policy's replies by task: those to its turns, and that to its end; shows progress on standard error."""
     prompts = [decision.prompt for task in tasks for decision in task.decisions]
     prompts += [task.closing for task in tasks if task.closing is not None]
-    with _progress(f"evaluating {Path(policy.name).name or policy.name}", len(prompts)) as advance:
+    with progress_of(f"evaluating {Path(policy.name).name or policy.name}", len(prompts), "turns") as advance:
         found = replies_of(policy, prompts, longest, journal, advance)
     turns, ends = iter(found), iter(found[sum(len(task.decisions) for task in tasks) :])
     return [([next(turns) for _ in task.decisions], next(ends) if task.closing else None) for task in tasks]
@@ -344,32 +343,3 @@ def grouped(entries: Sequence[dict[str, Any]], field: str) -> dict[str, list[dic
     """The entries of a result file by what they say in `field`, "pattern" or "difficulty"."""
     names = sorted({entry[field] for entry in entries})
     return {name: [entry for entry in entries if entry[field] == name] for name in names}
-
-
-@contextmanager
-def _progress(what: str, total: int) -> Iterator[Progress]:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bar
-
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield _plain_progress(what, total)
-        return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Bar(*columns, console=console) as bar:
-        turns = bar.add_task(what, total=total)
-        yield lambda count: bar.advance(turns, count)
-
-
-def _plain_progress(what: str, total: int) -> Progress:
-    done, due = 0, 0.0
-
-    def advance(count: int) -> None:
-        nonlocal done, due
-        done += count
-        if count and (time.monotonic() >= due or done == total):
-            due = time.monotonic() + 10
-            print(f"{what}: {done} of {total} turns", file=sys.stderr, flush=True)
-
-    return advance

@@ -60,5 +60,5 @@ def test_rules_make_calls_that_their_schema_takes() -> None:
 def test_a_policy_that_is_not_there_is_one_sentence() -> None:
     with pytest.raises(UserError, match=r"policy:lazy: there is no such policy; there are policy:no_op, .*policy:gold"):
         load_policy("policy:lazy")
-    with pytest.raises(UserError, match="policy:gold: it knows the answers of a dataset"):
+    with pytest.raises(UserError, match="policy:gold: it knows the answers, so only `rise eval` and `rise bench`"):
         load_policy(GOLD)
