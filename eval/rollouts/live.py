@@ -26,6 +26,7 @@ from eval.rollouts.reply_journal import identity
 from eval.rollouts.talk import Ending, Limits, Talk
 from eval.scores.columns import EXECUTED, all_counts
 from eval.scores.executed import MadeCall, Outcome, same_outcome
+from synthesis.calls.effects import reads_only
 from synthesis.calls.protocol import policies_of
 from synthesis.calls.verdicts import judge
 from synthesis.errors import UserError
@@ -37,7 +38,6 @@ from synthesis.seeds import digest
 from synthesis.servers.mcp_config import ServersFile, load_servers
 from synthesis.servers.server_set import Servers
 from synthesis.text.visible import shown
-from synthesis.trajectories.plans import reads_only
 from synthesis.workers import spread
 
 Verdict = Literal["success", "deviates", "unfinished", "fault"]

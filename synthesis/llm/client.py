@@ -50,9 +50,9 @@ Message = dict[str, str]
 
 
 class Answer(BaseModel):
-    """Base of what a model is asked for: every field is required and no other allowed, as strict schemas demand."""
+    """Base of what a model is asked for: these fields and no more, as strict schemas demand; others are read over."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="ignore", json_schema_extra={"additionalProperties": False})
 
 
 AnswerT = TypeVar("AnswerT", bound=Answer)
@@ -196,13 +196,22 @@ class Client:
         self._lock = threading.Lock()
         self._asking: dict[str, threading.Lock] = {}
 
-    def ask(self, prompt: Prompt, answer: type[AnswerT], seed: int, check: Callable[[AnswerT], str] = right) -> AnswerT:
+    def ask(
+        self,
+        prompt: Prompt,
+        answer: type[AnswerT],
+        seed: int,
+        check: Callable[[AnswerT], str] = right,
+        schema: Json = None,
+    ) -> AnswerT:
         """Return the model's answer to `prompt`, valid by its type and by `check`, which says what is wrong with it.
+
+        It is asked for by the type's JSON schema, or by a narrower `schema`.
 
         Raises `AnswerError` where there is none to be had, and `UserError` where the endpoint cannot be used or a limit
         is reached. Two threads with the same question wait for one answer.
         """
-        schema = answer.model_json_schema()
+        schema = schema or answer.model_json_schema()
         shape = f"Answer with one JSON object and nothing else, by this JSON schema:\n{json.dumps(schema)}"
         messages = [{"role": "system", "content": f"{prompt.system}\n\n{shape}"}]
         messages += [{"role": "user", "content": prompt.user}]
@@ -216,7 +225,7 @@ class Client:
             if (rejection := self._rejected.get(key)) is not None:
                 raise (TooLongError if rejection.reason == TOO_LONG else AnswerError)(rejection.reason)
             try:
-                found = self._converse(prompt, messages, answer, seed, check)
+                found = self._converse(prompt, messages, answer, seed, check, schema)
             except AnswerError as error:
                 with self._lock:
                     self._rejected.append(RejectedAnswer(id=key, prompt=prompt.name, reason=str(error)))
@@ -226,11 +235,17 @@ class Client:
             return found
 
     def _converse(
-        self, prompt: Prompt, messages: list[Message], answer: type[AnswerT], seed: int, check: Callable[[AnswerT], str]
+        self,
+        prompt: Prompt,
+        messages: list[Message],
+        answer: type[AnswerT],
+        seed: int,
+        check: Callable[[AnswerT], str],
+        schema: Json,
     ) -> AnswerT:
         fault = ""
         for _ in range(REPAIRS + 1):
-            text = self._send(prompt, messages, answer, seed)
+            text = self._send(prompt, messages, schema, seed)
             try:
                 found = answer.model_validate_json(_unfenced(text))
                 fault = check(found)
@@ -243,10 +258,10 @@ class Client:
             messages = [*messages, {"role": "assistant", "content": text}, {"role": "user", "content": wrong}]
         raise AnswerError(f"unusable after {REPAIRS} repairs: {fault}")
 
-    def _send(self, prompt: Prompt, messages: list[Message], answer: type[Answer], seed: int) -> str:
+    def _send(self, prompt: Prompt, messages: list[Message], schema: Json, seed: int) -> str:
         """One request; returns the text of the reply."""
         self.costs.check()
-        reply = self._complete(prompt.name, messages, answer.model_json_schema(), seed)
+        reply = self._complete(prompt.name, messages, schema, seed)
         self._note(prompt.stage, messages, reply)
         if not reply.choices:
             raise AnswerError("empty: the reply has no choices")

@@ -23,6 +23,17 @@ _OPTIONAL = ("stream_options", "seed", "temperature", "stream")
 """What can be left out, in the order in which a message that names several is read."""
 
 
+def _strict(schema: Json) -> bool:
+    """Whether a schema is one that OpenAI holds to strictly: each object has all its members, and no others."""
+    if isinstance(schema, list):
+        return all(map(_strict, schema))
+    if not isinstance(schema, dict):
+        return True
+    members = schema.get("properties", {})
+    whole = schema.get("additionalProperties") is False and set(schema.get("required", [])) == set(members)
+    return (schema.get("type") != "object" or whole) and all(map(_strict, schema.values()))
+
+
 @dataclass
 class Manner:
     """What one model at one endpoint takes. Kept in `path`; may be used by several threads."""
@@ -44,7 +55,7 @@ class Manner:
 
     def request(self, name: str, schema: Json, limit: int, seed: int, temperature: float | None) -> dict[str, Any]:
         """What stands in a request beside model and messages."""
-        shape = {"name": name, "schema": schema, "strict": True}
+        shape = {"name": name, "schema": schema, "strict": _strict(schema)}
         wanted: dict[str, Any] = {
             "stream": True,
             "stream_options": {"include_usage": True},

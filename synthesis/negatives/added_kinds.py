@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import zip_longest
 
+from synthesis.calls.effects import reads_only
 from synthesis.negatives.mutations import Added
 from synthesis.records import Json, Mutation, Primitive, Sample, Step, Tool, Trajectory
 from synthesis.requests.critical import agreed
@@ -20,7 +21,6 @@ from synthesis.text.equality import normal_form, same_meaning
 from synthesis.text.evidence import stands_in, supported
 from synthesis.text.kinds import leaves
 from synthesis.text.saying import spaced
-from synthesis.trajectories.plans import reads_only
 
 NEIGHBOURS = 3
 """The likeliest tools to be taken for the right one."""

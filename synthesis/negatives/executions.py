@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, Protocol
 
+from synthesis.calls.effects import reads_only
 from synthesis.calls.protocol import Policy, Runner, policies_of
 from synthesis.calls.verdicts import judge
 from synthesis.journal import Journal
@@ -24,7 +25,6 @@ from synthesis.records import TRIES, Execution, Json, Negative, Record, Sample, 
 from synthesis.run import Run
 from synthesis.seeds import digest
 from synthesis.text.visible import shortened, shown
-from synthesis.trajectories.plans import reads_only
 from synthesis.workers import spread
 
 KEPT_CHARS = 200

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from synthesis.authors.base import is_reference
+from synthesis.calls.effects import reads_only
 from synthesis.calls.protocol import Policy, Runner, policies_of
 from synthesis.calls.references import UnresolvedError, fill, has_reference
 from synthesis.calls.verdicts import judge
@@ -16,7 +17,7 @@ from synthesis.schemas import arguments_fault
 from synthesis.surprises import surprise
 from synthesis.text.visible import shown
 from synthesis.trajectories.conditions import mentions
-from synthesis.trajectories.plans import Plan, PlannedCall, Planner, reads_only
+from synthesis.trajectories.plans import Plan, PlannedCall, Planner
 from synthesis.workers import spread
 
 REQUESTS_PER_TRAJECTORY = 2

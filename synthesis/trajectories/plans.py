@@ -6,10 +6,10 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 
 from synthesis.authors.base import Candidate
 from synthesis.calls.candidates import candidate_id, setup_candidates
+from synthesis.calls.effects import reads_only
 from synthesis.calls.protocol import Policy
 from synthesis.calls.references import has_reference, unresolved
 from synthesis.records import Json, Pattern, Primitive, Tool
@@ -41,15 +41,6 @@ MAX_FAILURES = 3
 """A primitive that stood in so many rejected plans, and in no accepted one since, is planned with no more."""
 ATTEMPTS, MISSES = 40, 5
 """Draws for one plan, and how many times in a row they may all be in vain before a pattern counts as exhausted."""
-
-_READ_VERBS = """analyze calculate check compare convert count describe detect diff evaluate extract fetch find get info
-inspect is list log look lookup query read search show status validate verify view"""
-READ_VERBS = frozenset(_READ_VERBS.split())
-"""First words of tool names that only look; used where the server gives no `readOnlyHint`."""
-_CHANGING_VERBS = "add apply create delete fix insert move remove rename replace save set update write"
-CHANGING_VERBS = frozenset(_CHANGING_VERBS.split())
-"""Words that make a tool a writing one wherever they stand after an "and": `search_and_replace`."""
-OPENING_VERBS = frozenset({"connect", "load", "login", "new", "open", "select", "start", "switch", "use"})
 
 
 @dataclass(frozen=True)
@@ -92,17 +83,6 @@ class Plan:
         """Ids of all primitives that the plan rests on, the branch not taken included."""
         other = [self.condition.other.primitive_id] if self.condition else []
         return [call.primitive_id for call in self.calls] + other
-
-
-def reads_only(tool: Tool) -> bool:
-    """Whether the tool only looks: by its own hint, else by the first word of its name.
-
-    A hint is not believed of a tool that opens something: later calls then refer to what is open.
-    """
-    verb, *others = re.split(r"[_\-\s]", tool.name.lower())
-    if any(word == "and" and after in CHANGING_VERBS for word, after in pairwise(others)):
-        return False
-    return verb in READ_VERBS or (tool.read_only and verb not in OPENING_VERBS)
 
 
 @dataclass

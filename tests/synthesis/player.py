@@ -53,7 +53,7 @@ class Caller:
         for number in range(8):
             arguments = self._arguments(self.tool, number)
             setup = self._setup(arguments) if number % 2 else []
-            found.append({"coverage": "all", "setup": setup, "arguments": json.dumps(arguments)})
+            found.append({"setup": setup, "arguments": json.dumps(arguments)})
         return {"calls": found}
 
     def _arguments(self, tool: dict[str, Any], number: int) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from synthesis.authors.base import AuthorError, Candidate, Draft
 from synthesis.authors.llm.answers import Alternatives, Opinion, Request, Verdicts
-from synthesis.authors.llm.calls import Calls
+from synthesis.authors.llm.calls import Calls, answer_schema
 from synthesis.authors.llm.prompting import LONG_CHARS, described, offered, prompt
 from synthesis.journal import Journal
 from synthesis.llm.client import (
@@ -65,19 +65,27 @@ class LLMAuthor:
     def candidates(self, tool: Tool, count: int, seed: int, siblings: Sequence[Tool] = ()) -> list[Candidate]:
         """Return at most `count` distinct calls of mixed coverage, with setup calls of `siblings`.
 
-        They are asked for a few at a time, each time with those that are there already; where an answer holds none that
-        is new, or there is none, the tool keeps what it has.
+        They are asked for a few at a time, each time with those that are there already. Where no answer holds one that
+        is new, less is asked: calls without setup, in a shorter prompt; and then the tool keeps what it has.
         """
         others, found = offered(siblings, tool), list[Candidate]()
         while len(found) < count:
             try:
-                found += self._more(tool, min(AT_ONCE, count - len(found)), found, others, seed)
+                found += self._more(tool, min(AT_ONCE, count - len(found)), found, others, siblings, seed)
             except AnswerError:
-                break
+                if not others:
+                    break
+                others = []
         return found
 
     def _more(
-        self, tool: Tool, count: int, there: Sequence[Candidate], others: Sequence[dict[str, Json]], seed: int
+        self,
+        tool: Tool,
+        count: int,
+        there: Sequence[Candidate],
+        others: Sequence[dict[str, Json]],
+        siblings: Sequence[Tool],
+        seed: int,
     ) -> list[Candidate]:
         def asked(room: int) -> Prompt:
             files, setups = self._files[: MAX_FILES // room], others[: -(-len(others) // room)]
@@ -91,18 +99,25 @@ class LLMAuthor:
                 siblings=fence("siblings", setups) if setups else "",
             )
 
-        names = {other["name"] for other in others}
-        answer = self._ask(asked, Calls, seed, lambda calls: calls.fault(tool, names, there))
-        return answer.candidates(tool, count, there)
+        told = {other["name"] for other in others}
+        names = {sibling.full_name: sibling for sibling in siblings if sibling.full_name in told}
+        schema = answer_schema(tool, count, names)
+        answer = self._ask(asked, Calls, seed, lambda calls: calls.fault(tool, names, there), schema)
+        return answer.candidates(tool, count, names, there)
 
     def _ask(
-        self, asked: Callable[[int], Prompt], answer: type[AnswerT], seed: int, check: Callable[[AnswerT], str] = right
+        self,
+        asked: Callable[[int], Prompt],
+        answer: type[AnswerT],
+        seed: int,
+        check: Callable[[AnswerT], str] = right,
+        schema: Json = None,
     ) -> AnswerT:
         """The answer to the prompt `asked(1)` or, where the model has no room for it, to the shorter `asked(4)`."""
         try:
-            return self._client.ask(asked(1), answer, seed, check)
+            return self._client.ask(asked(1), answer, seed, check, schema)
         except TooLongError:
-            return self._client.ask(asked(4), answer, seed, check)
+            return self._client.ask(asked(4), answer, seed, check, schema)
 
     def compose(self, trajectory: Trajectory, tools: dict[str, Tool], variant: int, seed: int) -> Draft:
         """Write the request; each variant has a style of its own, and every second one is made harder."""

@@ -6,20 +6,23 @@ may have written, and runs over what a server answers; so a pattern is held to a
 
 import json
 import re
-from collections.abc import Collection, Sequence
-from typing import Annotated, Literal
+from collections.abc import Collection, Mapping, Sequence
+from typing import Annotated
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, Field
 
 from synthesis.authors.base import Candidate, is_reference
 from synthesis.authors.llm.answers import parsed
 from synthesis.calls.candidates import coverage
+from synthesis.calls.effects import reads_only
 from synthesis.calls.references import has_reference
 from synthesis.llm.client import Answer
 from synthesis.records import Json, Tool
-from synthesis.schemas import arguments_fault
+from synthesis.schemas import arguments_fault, properties, required, resolved
 from synthesis.text.equality import normal_form
 
+TOLD = 3
+"""Faults that go back to the model at a time."""
 MAX_SETUP = 3
 """Setup calls before one candidate."""
 PATTERN_CHARS, REPEATS = 100, 3
@@ -30,12 +33,12 @@ _SLOW = re.compile(r"[.)][*+{]|[*+}]\??\(?[^()|][*+{]")
 
 
 def _as_text(arguments: Json) -> Json:
-    """Arguments as text, also where a model gives them as the object itself."""
+    """Arguments as text; a model without a schema to hold to may give them so, too."""
     return json.dumps(arguments) if isinstance(arguments, dict) else arguments
 
 
 Arguments = Annotated[str, BeforeValidator(_as_text)]
-"""The text of one JSON object."""
+"""One JSON object; kept as text, for what a model writes need not be one."""
 
 
 class SetupCall(Answer):
@@ -48,9 +51,22 @@ class SetupCall(Answer):
 class Call(Answer):
     """One candidate call."""
 
-    coverage: Literal["required", "some", "all"]
-    setup: list[SetupCall]
+    setup: list[SetupCall] = Field(default_factory=list)
     arguments: Arguments
+
+    def needed(self, offered: Mapping[str, Tool]) -> tuple[list[dict[str, Json]], dict[str, Json]]:
+        """The setup calls that do something for the call, and its arguments with references to just those.
+
+        A setup call does something where an argument comes from its result, or where its tool does not only look.
+        """
+        arguments = parsed(self.arguments)
+        used = {value["$result"] for value in arguments.values() if is_reference(value)}
+        kept = [i for i, part in enumerate(self.setup) if i in used or not reads_only(offered[part.tool])]
+        renamed = {
+            name: {**value, "$result": kept.index(value["$result"])} if is_reference(value) else value
+            for name, value in arguments.items()
+        }
+        return [{"tool": self.setup[i].tool, "arguments": parsed(self.setup[i].arguments)} for i in kept], renamed
 
     def fault(self, offered: Collection[str]) -> str:
         """What is wrong with setup and references; `offered` are the full names of the tools for setup."""
@@ -70,13 +86,16 @@ class Calls(Answer):
 
     calls: list[Call]
 
-    def candidates(self, tool: Tool, count: int, there: Sequence[Candidate] = ()) -> list[Candidate]:
-        """At most `count` distinct calls that are not `there`; the class is that of the arguments, not the model's."""
+    def candidates(
+        self, tool: Tool, count: int, offered: Mapping[str, Tool], there: Sequence[Candidate] = ()
+    ) -> list[Candidate]:
+        """At most `count` distinct calls that are not `there` and have nothing wrong with setup and references."""
         known = {_key(candidate) for candidate in there}
         found: dict[str, Candidate] = {}
         for call in self.calls:
-            arguments = parsed(call.arguments)
-            setup = [{"tool": part.tool, "arguments": parsed(part.arguments)} for part in call.setup]
+            if call.fault(offered):
+                continue
+            setup, arguments = call.needed(offered)
             candidate = Candidate(
                 tool=tool.full_name, arguments=arguments, setup=setup, coverage=coverage(tool, arguments)
             )
@@ -84,20 +103,54 @@ class Calls(Answer):
                 found.setdefault(_key(candidate), candidate)
         return list(found.values())[:count]
 
-    def fault(self, tool: Tool, offered: Collection[str], there: Sequence[Candidate] = ()) -> str:
-        """Every text must parse, and some call that is not `there` must fit the schema.
-
-        Another that does not fit is rejected later, alone.
-        """
+    def fault(self, tool: Tool, offered: Mapping[str, Tool], there: Sequence[Candidate] = ()) -> str:
+        """Some call that is not `there` must have nothing wrong with it: the others are left out, or rejected later."""
         reasons: list[str] = []
         for number, call in enumerate(self.calls):
             if reason := call.fault(offered):
-                return f"calls.{number}.{reason}"
-            arguments = parsed(call.arguments)
-            reasons.append("" if has_reference(arguments) else arguments_fault(tool, arguments))
+                reasons.append(f"calls.{number}.{reason}")
+            else:
+                arguments = parsed(call.arguments)
+                reason = "" if has_reference(arguments) else arguments_fault(tool, arguments)
+                reasons.append(reason and f"calls.{number}.arguments: do not fit the tool's schema ({reason})")
         if "" not in reasons:
-            return f"calls: none fits the tool's schema ({reasons[0] if reasons else 'no call'})"
-        return "" if self.candidates(tool, 1, there) else "calls: all of them are there already; expected other values"
+            return "; ".join(reasons[:TOLD]) or "calls: expected at least one"
+        fresh = self.candidates(tool, 1, offered, there)
+        return "" if fresh else "calls: all of them are there already; expected other values"
+
+
+def answer_schema(tool: Tool, count: int, offered: Collection[str]) -> Json:
+    """The JSON schema of `Calls` for one tool: an endpoint that holds to it can write no name that the tool lacks.
+
+    Of the tool's schema it has the parameters, which of them are required, and plain types and choices; what is deeper
+    differs too much between engines. Where there is nothing to set up there is no setup and no reference.
+    """
+    root = tool.input_schema
+    given = {name: _plain_schema(resolved(part, root)) for name, part in properties(root).items()}
+    arguments: Json = {
+        "type": "object",
+        "properties": {name: {"anyOf": [part, REFERRING]} if offered else part for name, part in given.items()},
+        "required": required(root),
+        "additionalProperties": False,
+    }
+    members: dict[str, Json] = {"arguments": arguments}
+    if offered:
+        first = {"tool": {"enum": sorted(offered)}, "arguments": {"type": "object"}}
+        members = {"setup": {"type": "array", "items": _object(first), "maxItems": MAX_SETUP}, **members}
+    calls = {"type": "array", "items": _object(members), "minItems": 1, "maxItems": count}
+    return {**_object({"calls": calls}), **({"$defs": {"reference": REFERENCE}} if offered else {})}
+
+
+def _object(members: dict[str, Json]) -> dict[str, Json]:
+    return {"type": "object", "properties": members, "required": list(members), "additionalProperties": False}
+
+
+def _plain_schema(schema: Mapping[str, Json]) -> dict[str, Json]:
+    return {key: schema[key] for key in ("type", "enum") if key in schema}
+
+
+REFERENCE = _object({"$result": {"type": "integer"}, "$pattern": {"type": "string"}})
+REFERRING = {"$ref": "#/$defs/reference"}
 
 
 def _key(candidate: Candidate) -> str:
@@ -108,7 +161,7 @@ def _arguments_fault(text: str, before: int) -> str:
     """What is wrong with the text of a call's arguments that `before` setup calls precede."""
     arguments = parsed(text)
     if not isinstance(arguments, dict):
-        return ": expected the text of one JSON object"
+        return ": expected one JSON object"
     for name, value in arguments.items():
         if has_reference(value) and (reason := _reference_fault(value, before)):
             return f".{name}: {reason}"

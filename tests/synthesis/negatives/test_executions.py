@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from fakes import POLICIES, TOOLS, FakeServers
 
+from synthesis.calls.effects import reads_only
 from synthesis.calls.protocol import Policy
 from synthesis.journal import Journal
 from synthesis.negatives.executions import (
@@ -20,7 +21,6 @@ from synthesis.negatives.outcomes import OVERT_MOST, OVERT_SHARE, Outcomes
 from synthesis.records import Edge, Json, Mutation, Negative, Sample, Step, ToolResult, Trajectory
 from synthesis.servers.mcp_config import load_servers
 from synthesis.servers.server_set import Servers
-from synthesis.trajectories.plans import reads_only
 
 ROOT = Path(__file__).parents[3]
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from fakes import CITIES, PAD, POLICIES, TOOLS, FakeAuthor, FakeServers
 
+from synthesis.calls.effects import reads_only
 from synthesis.calls.primitives import collect
 from synthesis.journal import Journal
 from synthesis.records import Primitive, ToolResult, Trajectory
@@ -23,7 +24,6 @@ from synthesis.trajectories.plans import (
     PlannedCall,
     PlannedCondition,
     Planner,
-    reads_only,
 )
 
 
