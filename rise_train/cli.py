@@ -171,6 +171,8 @@ def evaluate(
     live: Annotated[Path | None, typer.Option(metavar="SERVERS.json", help="Let it act on these servers.")] = None,
     turns: Annotated[int, typer.Option(min=1, help="With --live: turns after which a task ends.")] = 10,
     sets: Annotated[int, typer.Option(min=1, help="With --live: so many tasks at a time.")] = 2,
+    trials: Annotated[int, typer.Option(min=1, help="With --live: play each task so often.")] = 1,
+    temperature: Annotated[float, typer.Option(min=0, help="With --live and URL#MODEL; 0 is greedy.")] = 0.0,
 ) -> None:
     """Score a model: one greedy reply to every decision turn, or with --live whole tasks on running servers."""
     from eval.rollouts.decisions import evaluate as score
@@ -184,7 +186,7 @@ def evaluate(
     elif json_out is None:
         raise UserError("--live: expected --json OUT.json as well; the rollouts are kept in the folder OUT beside it")
     else:
-        options |= {"limits": Limits(turns), "sets": sets}
+        options |= {"limits": Limits(turns), "sets": sets, "trials": trials, "temperature": temperature}
         result = evaluate_live(model, dataset, live, json_out, split, limit, **options)
     show_metrics(result)
     if json_out is not None:

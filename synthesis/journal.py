@@ -1,7 +1,7 @@
 """The journal of one stage: append-only JSON lines that survive `kill -9`, and from which the stage resumes."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -13,7 +13,7 @@ RecordT = TypeVar("RecordT", bound=BaseModel)
 
 
 class Journal(Generic[RecordT]):
-    """An append-only file of records, one line of JSON each, keyed by `id`.
+    """An append-only file of records, one line of JSON each, keyed by `id`, or by what `key` makes of a record.
 
     Opening it reads what is there. A last line without a newline is what `kill -9` leaves of a record that was being
     written: it is dropped, so the stage makes that record again. Every record is flushed to the operating system before
@@ -23,9 +23,10 @@ class Journal(Generic[RecordT]):
     wrote it.
     """
 
-    def __init__(self, path: Path, record_type: type[RecordT]) -> None:
+    def __init__(self, path: Path, record_type: type[RecordT], key: Callable[[RecordT], str] | None = None) -> None:
         self.path = path
         self._type = record_type
+        self._key = key or _id
         self._records: dict[str, RecordT] = {}
         path.parent.mkdir(parents=True, exist_ok=True)
         self._load()
@@ -53,12 +54,12 @@ class Journal(Generic[RecordT]):
             ) from error
 
     def _add(self, record: RecordT) -> None:
-        self._records[_id(record)] = record
+        self._records[self._key(record)] = record
 
     def append(self, record: RecordT) -> None:
         """Write `record` and flush it. A record whose id is there already is a mistake of the caller: `ValueError`."""
-        if _id(record) in self._records:
-            raise ValueError(f"{self.path}: record {_id(record)} was written before")
+        if self._key(record) in self._records:
+            raise ValueError(f"{self.path}: record {self._key(record)} was written before")
         self._file.write(record.model_dump_json() + "\n")
         self._file.flush()
         self._add(record)

@@ -15,16 +15,19 @@ TRIES = 4
 
 
 class EndpointPolicy:
-    """Greedy decoding by any OpenAI-compatible server, vLLM for one; needs the extra `llm`.
+    """Decoding by any OpenAI-compatible server, vLLM for one, greedy but for a temperature; needs the extra `llm`.
 
     Args:
         url: base URL, ending in /v1 as a rule. The key comes from OPENAI_API_KEY, where the server wants one.
         model: the model's name at the server.
         max_new_tokens: length at which a reply is cut off.
         workers: requests under way at a time.
+        temperature: 0 is greedy.
     """
 
-    def __init__(self, url: str, model: str, max_new_tokens: int = 256, workers: int = 8) -> None:
+    def __init__(
+        self, url: str, model: str, max_new_tokens: int = 256, workers: int = 8, temperature: float = 0.0
+    ) -> None:
         import os
 
         try:
@@ -37,7 +40,7 @@ class EndpointPolicy:
         self.max_new_tokens = max_new_tokens
         self.workers = workers
         self.limit = "max_tokens"
-        self.options: dict[str, Any] = {"temperature": 0}
+        self.options: dict[str, Any] = {"temperature": temperature}
         self.client = OpenAI(base_url=url, api_key=os.environ.get("OPENAI_API_KEY", "none"), max_retries=4)
 
     def reply(

@@ -80,6 +80,17 @@ def _sentence(arm: str, other: str, counts: Mapping[str, int]) -> str:
     return f"{label(arm)} against {label(other)}: {', '.join(parts)} of {sum(counts.values())} metrics."
 
 
+def power_note(ablation: Ablation) -> str:
+    """What the tests cannot see: the smallest difference in `acc_intent` that they find in four of five experiments."""
+    tests = (find_test(ablation, "acc_intent", arm, other) for arm, other in comparisons(ablation))
+    seen = sorted(test["detectable"] for test in tests if test and "detectable" in test)
+    if not seen:
+        return ""
+    least, most = (f"{100 * value:.1f}" for value in (seen[0], seen[-1]))
+    points = least if least == most else f"{least} to {most}"
+    return f"On these tasks a difference in acc_intent below {points} points is missed in more than one of five tries."
+
+
 def write_report(
     ablation: Ablation, results: Mapping[str, Mapping[str, Any]], histories: Mapping[str, Log], path: Path
 ) -> None:
@@ -119,6 +130,7 @@ def write_report(
         test=find_test,
         bars=_bars(ablation),
         curves=_curves(histories, colours),
+        power=power_note(ablation),
         samples=choose({arm: results[arm] for arm in arms if arm in results}, SAMPLES),
     )
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -208,8 +220,9 @@ def print_table(ablation: Ablation, console: Any = None) -> None:
     console.print(
         "[green]▲ better[/], [red]▼ worse[/], = no difference: against the arm it started from, Holm-corrected."
     )
-    for sentence in headline(ablation):
-        console.print(sentence)
+    for sentence in [*headline(ablation), power_note(ablation)]:
+        if sentence:
+            console.print(sentence)
 
 
 def _rates(title: str, rows: Sequence[tuple[str, Ablation, str]]) -> Any:

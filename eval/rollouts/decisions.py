@@ -21,7 +21,8 @@ from eval.rollouts.progress import progress_of
 from eval.rollouts.reply_journal import Kept, journal_beside, replies_of
 from eval.scores.causes import missed, tally
 from eval.scores.columns import all_counts, all_rates
-from eval.scores.metrics import rates, score_task
+from eval.scores.metrics import rates, score_task, table
+from eval.scores.stats import detectable_at, effective
 from synthesis.errors import UserError
 from synthesis.journal import Journal
 from synthesis.json_file import write_json
@@ -221,6 +222,7 @@ def evaluate(
         "n_turns": len(turns),
         "max_new_tokens": max_new_tokens,
         **summary(entries, seed),
+        "power": power(entries),
         "missing": [],
         "engine": engine(policy),
         "problems": {
@@ -254,9 +256,17 @@ def _refuse_short_limit(policy: Policy, rows: Sequence[Mapping[str, Json]]) -> N
         )
 
 
-def policy_for(model: str | Path, rows: Sequence[Mapping[str, Json]], batch_size: int, max_new_tokens: int) -> Policy:
+def policy_for(
+    model: str | Path,
+    rows: Sequence[Mapping[str, Json]],
+    batch_size: int,
+    max_new_tokens: int,
+    temperature: float = 0.0,
+) -> Policy:
     """The policy that `model` names; `policy:gold` knows the answers of the rows."""
-    return gold(_answers(rows)) if str(model) == GOLD else load_policy(model, batch_size, max_new_tokens)
+    if str(model) == GOLD:
+        return gold(_answers(rows))
+    return load_policy(model, batch_size, max_new_tokens, temperature)
 
 
 def summary(entries: Sequence[dict[str, Any]], seed: int) -> dict[str, Any]:
@@ -266,6 +276,14 @@ def summary(entries: Sequence[dict[str, Any]], seed: int) -> dict[str, Any]:
         "by_pattern": {name: rates(group, seed) for name, group in grouped(entries, "pattern").items()},
         "by_difficulty": {name: rates(group, seed) for name, group in grouped(entries, "difficulty").items()},
     }
+
+
+def power(entries: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """What a comparison on these tasks can see: how many independent tasks they are worth by `acc_intent`, and the
+    difference to another model that is found in four of five tries (`eval.scores.stats.detectable_at`)."""
+    gathered = table(entries, ["intent"])
+    worth = effective(gathered.runs[0][:, 0], gathered.clusters)
+    return {"tasks": round(worth, 1), "detectable": round(detectable_at(worth), 4)}
 
 
 def _answers(rows: Sequence[Mapping[str, Json]]) -> Iterator[tuple[Prompt, Sequence[Call]]]:

@@ -21,10 +21,10 @@ from typing import Any, Literal
 from eval.policies.base import Message, Policy, Prompt
 from eval.policies.load import engine
 from eval.replies.calls import NO_CALL, Call, Reply
-from eval.rollouts.decisions import Task, load_rows, outline, policy_for, summary, task_of
+from eval.rollouts.decisions import Task, load_rows, outline, policy_for, power, summary, task_of
 from eval.rollouts.reply_journal import identity
 from eval.rollouts.talk import Ending, Limits, Talk
-from eval.scores.columns import EXECUTED, all_counts
+from eval.scores.columns import EXECUTED, all_counts, pass_rates
 from eval.scores.executed import MadeCall, Outcome, same_outcome
 from synthesis.calls.effects import reads_only
 from synthesis.calls.protocol import policies_of
@@ -53,6 +53,7 @@ class Rollout(Record):
 
     id: str
     trial: int = 0
+    """How many times the task had been played before."""
     made_by: str
     """Digest of model, servers, limits and task: what must be the same for the line to count."""
     messages: list[dict[str, Json]]
@@ -64,6 +65,11 @@ class Rollout(Record):
     """What the right calls came to; None where that could not be found out."""
     replies: list[dict[str, Json]]
     state: str = ""
+
+
+def played(id_: str, trial: int) -> str:
+    """The key of a rollout in its journal."""
+    return f"{id_}/{trial}"
 
 
 @dataclass
@@ -87,10 +93,11 @@ class Play:
         """Nothing can be changed, so one set of servers serves many tasks at once."""
 
     async def run(
-        self, tasks: Sequence[Task], journal: Journal[Rollout], made_by: Mapping[str, str], sets: int
+        self, tasks: Sequence[Task], journal: Journal[Rollout], made_by: Mapping[str, str], sets: int, trials: int = 1
     ) -> None:
-        """Play the tasks that the journal lacks; each is written as soon as it has ended."""
-        left = [task for task in tasks if task.id not in journal]
+        """Play the tasks that the journal lacks, each so many times; each is written as soon as it has ended."""
+        wanted = [(trial, task) for trial in range(trials) for task in tasks]
+        left = [(trial, task) for trial, task in wanted if played(task.id, trial) not in journal]
         if not left:
             return
         asking = _Together(self.policy)
@@ -99,11 +106,13 @@ class Play:
             if self.shared:
                 rooms = [_Room(room.servers) for room in rooms for _ in range(SIDE_BY_SIDE)]
             with stage("rollouts") as progress:
-                progress(len(tasks) - len(left), len(tasks), "")
+                progress(len(wanted) - len(left), len(wanted), "")
 
-                async def work(room: _Room, task: Task) -> None:
-                    journal.append(await self._task(room, task, asking, made_by[task.id]))
-                    progress(len(journal), len(tasks), task.id)
+                async def work(room: _Room, item: tuple[int, Task]) -> None:
+                    trial, task = item
+                    rollout = await self._task(room, task, asking, made_by[task.id])
+                    journal.append(rollout.model_copy(update={"trial": trial}))
+                    progress(len(journal), len(wanted), task.id)
 
                 await spread(left, rooms, work)
 
@@ -247,6 +256,8 @@ def evaluate_live(
     max_new_tokens: int = 256,
     limits: Limits | None = None,
     sets: int = 2,
+    trials: int = 1,
+    temperature: float = 0.0,
     seed: int = 0,
     policy: Policy | None = None,
 ) -> dict[str, Any]:
@@ -258,10 +269,13 @@ def evaluate_live(
         json_out: where the result goes; `rollouts.jsonl` stands in the folder of that name without its ending.
         limits: where a talk is ended.
         sets: how many times the servers are started, each with a sandbox of its own.
+        trials: how many times each task is played.
+        temperature: of a model behind a server; local ones answer greedily.
         policy: an already loaded policy, in place of `model`.
 
     Returns:
-        As `evaluate`, with `mode` "live"; `missing` names the tasks that were not judged, with the reason.
+        As `evaluate`, with `mode` "live"; `missing` names the tasks that were not judged in every trial, with the
+        reason. With several trials `metrics` has `pass^k` and `pass@k` of the executed verdict for each k.
 
     Raises:
         UserError: a model, dataset or servers file that cannot be used, rollouts there that were made otherwise, or a
@@ -272,24 +286,28 @@ def evaluate_live(
     start, limits = time.monotonic(), limits or Limits()
     rows = load_rows(Path(dataset), split, limit, seed, half)
     file = load_servers(Path(servers))
-    policy = policy or policy_for(model, rows, batch_size, max_new_tokens)
+    policy = policy or policy_for(model, rows, batch_size, max_new_tokens, temperature)
     tasks, missing = _playable([task_of(row) for row in rows])
     cut = _result_chars(Path(dataset))
-    config = [identity(policy.name), file.fingerprint, asdict(limits), max_new_tokens, cut]
+    config = [identity(policy.name), file.fingerprint, asdict(limits), max_new_tokens, cut, temperature]
     made_by = {task.id: digest(config, _told(task)) for task in tasks}
     folder = json_out.with_suffix("")
-    with Journal(folder / "rollouts.jsonl", Rollout) as journal:
+    with Journal(folder / "rollouts.jsonl", Rollout, lambda rollout: played(rollout.id, rollout.trial)) as journal:
         if any(made_by.get(rollout.id) != rollout.made_by for rollout in journal):
             raise UserError(
                 f"{journal.path}: made with another model, dataset, servers file or limits; give another --json, or "
                 f"remove {folder}"
             )
-        asyncio.run(Play(policy, file, limits, cut).run(tasks, journal, made_by, sets))
-        played = [(task, rollout) for task in tasks if (rollout := journal.get(task.id))]
-    missing += [{"id": task.id, "reason": rollout.fault} for task, rollout in played if rollout.verdict == "fault"]
-    entries = [_entry(task, rollout) for task, rollout in played if rollout.verdict != "fault"]
+        asyncio.run(Play(policy, file, limits, cut).run(tasks, journal, made_by, sets, trials))
+        found = [(task, journal.get(played(task.id, trial))) for trial in range(trials) for task in tasks]
+    rollouts = [(task, rollout) for task, rollout in found if rollout is not None]
+    faults = {task.id: rollout.fault for task, rollout in rollouts if rollout.verdict == "fault"}
+    missing += [{"id": id_, "reason": reason} for id_, reason in faults.items()]
+    entries = [_entry(task, rollout) for task, rollout in rollouts if task.id not in faults]
     if not entries:
         raise UserError(f"{journal.path}: no task could be judged: {missing[0]['reason']}")
+    scores = summary(entries, seed)
+    scores["metrics"] |= pass_rates(entries, trials, seed) if trials > 1 else {}
     result = {
         "model": str(model),
         "mode": "live",
@@ -297,13 +315,16 @@ def evaluate_live(
         "servers": str(servers),
         "split": split,
         "half": half,
-        "n_tasks": len(entries),
+        "n_tasks": len(entries) // trials,
+        "trials": trials,
+        "temperature": temperature,
         "max_new_tokens": max_new_tokens,
         "limits": asdict(limits),
-        **summary(entries, seed),
+        **scores,
+        "power": power(entries),
         "missing": missing,
         "engine": engine(policy),
-        "verdicts": Counter(rollout.verdict for _, rollout in played),
+        "verdicts": Counter(rollout.verdict for _, rollout in rollouts),
         "calls_per_task": sum(len(entry["calls"]) for entry in entries) / len(entries),
         "tasks": entries,
         "seconds": round(time.monotonic() - start, 2),
@@ -350,6 +371,7 @@ def _entry(task: Task, rollout: Rollout) -> dict[str, Any]:
     counts = all_counts([(task.gold_calls, critical, reply)], task.tools, closing)
     return {
         **outline(task),
+        "trial": rollout.trial,
         "verdict": rollout.verdict,
         "ending": rollout.ending,
         "calls": [call.model_dump() for call in rollout.calls],

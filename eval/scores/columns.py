@@ -5,12 +5,16 @@ values mean: dates, numbers, units, paths, names in any form; null as left out; 
 compares nothing that was written but what it comes to on the real servers (`eval.scores.executed`).
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
+
 from eval.replies.calls import Call, Reply, Toolbox, alike
 from eval.scores.metrics import METRICS, Counts, Metric, align, rates, rates_of, score_task, table
+from eval.scores.stats import at_least_once, every_time, mean_interval
 from synthesis.records import Json
 
 Turns = Sequence[tuple[Sequence[Call], Sequence[Mapping[str, Json]], Reply]]
@@ -52,6 +56,22 @@ def all_rates(tasks: Sequence[Mapping[str, Any]], seed: int = 0) -> dict[str, di
     chosen = [*meant, *executed, DISTRACTED, EXTRA, REDUNDANT]
     names = sorted({name for metric in chosen for name in (metric.hits, metric.total)})
     return found | {f"{name}.exact": found[name] for name in NORMALISED} | rates_of(chosen, table(tasks, names), seed)
+
+
+def pass_rates(tasks: Sequence[Mapping[str, Any]], trials: int, seed: int = 0) -> dict[str, dict[str, float]]:
+    """`pass^k`, all of k trials right, and `pass@k`, one of them, by the executed verdict; n counts tasks."""
+    right: Counter[str] = Counter()
+    for task in tasks:
+        right[task["id"]] += task["counts"][EXECUTED.hits]
+    trajectories = {task["id"]: task.get("trajectory_id", task["id"]) for task in tasks}
+    clusters = np.unique([trajectories[id_] for id_ in right], return_inverse=True)[1]
+    found = {}
+    for k in range(1, trials + 1):
+        for name, estimate in ((f"pass^{k}", every_time), (f"pass@{k}", at_least_once)):
+            values = np.array([estimate(count, trials, k) for count in right.values()])
+            low, high = mean_interval(values, clusters, seed)
+            found[name] = {"value": float(values.mean()), "low": low, "high": high, "n": len(values)}
+    return found
 
 
 def _normalised(counts: Counts) -> dict[str, int]:

@@ -20,6 +20,10 @@ from synthesis.seeds import seeded
 
 CONFIDENCE = 0.95
 RESAMPLES = 2_000
+POWER = 0.8
+"""How often a difference of the size that is called detectable is found."""
+DISAGREE = 0.1
+"""Share of tasks that two models disagree about, where nothing is known of it."""
 TINY = 1e-12
 """Spread below which an interval of resampled values counts as one of no width."""
 
@@ -125,6 +129,39 @@ def paired_interval(only_a: float, only_b: float, n: float, confidence: float = 
     a, b = (only_a + 1) / (n + 2), (only_b + 1) / (n + 2)
     half = NormalDist().inv_cdf((1 + confidence) / 2) * math.sqrt((a + b - (a - b) ** 2) / (n + 2))
     return max(-1.0, a - b - half), min(1.0, a - b + half)
+
+
+def detectable(half_width: float, confidence: float = CONFIDENCE, power: float = POWER) -> float:
+    """The difference that is found in `power` of all experiments whose interval is so wide to each side."""
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    return half_width * (z + NormalDist().inv_cdf(power)) / z
+
+
+def detectable_at(n: float, disagree: float = DISAGREE, confidence: float = CONFIDENCE) -> float:
+    """The difference that two models must have to be told apart on `n` independent tasks.
+
+    It depends on how many of the tasks they disagree about, which one model alone cannot say: one in ten, if nothing is
+    known. (Connor's approximation for paired proportions, 1987, without its small term.)
+    """
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    return min(1.0, detectable(z * math.sqrt(disagree / n), confidence)) if n > 0 else 1.0
+
+
+def at_least_once(right: int, trials: int, k: int) -> float:
+    """pass@k: the chance that one of `k` trials is right, from `right` of `trials` (Chen et al. 2021, unbiased)."""
+    return 1.0 - math.comb(trials - right, k) / math.comb(trials, k)
+
+
+def every_time(right: int, trials: int, k: int) -> float:
+    """pass^k: the chance that all of `k` trials are right, from `right` of `trials` (tau-bench, 2024, unbiased)."""
+    return math.comb(right, k) / math.comb(trials, k)
+
+
+def mean_interval(values: Array, clusters: NDArray[np.int64], seed: int) -> tuple[float, float]:
+    """Interval of the mean of `values` [tasks] between 0 and 1, whole clusters resampled."""
+    counts = np.zeros((int(clusters.max()) + 1, 2))
+    np.add.at(counts, clusters, np.stack([values, np.ones(len(values))], axis=1))
+    return ratio_interval(counts, seed)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

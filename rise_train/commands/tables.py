@@ -69,12 +69,23 @@ def show_metrics(result: dict[str, Any]) -> None:
         table.add_column(column, justify=justify, no_wrap=True)  # type: ignore[arg-type]
     table.add_column("share of", style="dim")
     for metric in ([EXECUTED] if live else []) + list(METRICS):
-        rate = result["metrics"][metric.name]
-        interval = f"{100 * rate['low']:.1f} to {100 * rate['high']:.1f}"
-        table.add_row(metric.name, f"{100 * rate['value']:.1f}", interval, str(rate["n"]), metric.meaning)
+        table.add_row(metric.name, *_cells(result["metrics"][metric.name]), metric.meaning)
+    for name, rate in result["metrics"].items():
+        if name.startswith("pass"):
+            meaning = "tasks right in all of so many trials" if "^" in name else "tasks right in one of so many trials"
+            table.add_row(name, *_cells(rate), meaning)
     Console().print(table, highlight=False)
+    least = 100 * result["power"]["detectable"]
+    print(
+        f"Another model would have to differ by {least:.1f} points in acc_intent to be told apart on these tasks "
+        f"(in four of five tries, if the two disagree on one task in ten)."
+    )
     for task in result["missing"]:
         Console(stderr=True).print(f"not judged: {task['id']}: {task['reason']}", highlight=False, soft_wrap=True)
+
+
+def _cells(rate: dict[str, float]) -> tuple[str, str, str]:
+    return f"{100 * rate['value']:.1f}", f"{100 * rate['low']:.1f} to {100 * rate['high']:.1f}", str(rate["n"])
 
 
 def show_bench(result: dict[str, Any]) -> None:

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -269,3 +270,38 @@ def test_killed_at_any_moment_it_ends_in_the_same_log(tmp_path: Path, servers: P
             file.write(b'{"id": "torn')
     subprocess.run([*command, "--json", str(torn)], check=True, cwd=ROOT, capture_output=True)
     assert log.read_bytes() == (tmp_path / "whole" / "rollouts.jsonl").read_bytes()
+
+
+def test_trials_of_a_task_are_played_each_from_a_clean_sandbox_and_counted(tmp_path: Path, servers: Path) -> None:
+    begun: Counter[str] = Counter()
+    rows, right = [row("note", [NOTE]), row("sum", [SUM])], {"note": NOTE, "sum": SUM}
+
+    def answer(prompt: Prompt) -> Reply:
+        request = prompt.messages[0]["content"]
+        begun[request] += len(prompt.messages) == 1
+        if any(message["role"] == "assistant" for message in prompt.messages):
+            return Reply("Done.", problem=NO_CALL)
+        forgets = request == "note" and begun[request] > 1
+        return Reply("No.", problem=NO_CALL) if forgets else Reply("calls", (right[request],))
+
+    out, policy = tmp_path / "live.json", ScriptedPolicy("policy:script", answer)
+    folder = dataset(tmp_path, rows)
+    result = evaluate_live("script", folder, servers, out, policy=policy, trials=3)
+    assert result["trials"] == 3
+    assert result["n_tasks"] == 2
+    expected = {"pass^1": 1 / 3, "pass@1": 1 / 3, "pass^2": 0, "pass@2": 2 / 3, "pass^3": 0, "pass@3": 1}
+    for name, share in expected.items():
+        rate = result["metrics"][name]
+        assert rate["value"] == pytest.approx((1 + share) / 2)
+        assert rate["low"] <= rate["value"] <= rate["high"]
+    lines = [json.loads(line) for line in (tmp_path / "live" / "rollouts.jsonl").read_text().splitlines()]
+    assert {(line["id"], line["trial"]) for line in lines} == {(id_, n) for id_ in right for n in range(3)}
+    asked = begun.total()
+    again = evaluate_live("script", folder, servers, out, policy=policy, trials=3)
+    assert again["metrics"] == result["metrics"]
+    assert begun.total() == asked
+
+
+def test_a_temperature_is_for_served_models(tmp_path: Path, servers: Path) -> None:
+    with pytest.raises(UserError, match="--temperature: policy:no_op answers greedily; serve the model"):
+        evaluate_live("policy:no_op", dataset(tmp_path, ROWS), servers, tmp_path / "out.json", temperature=0.7)

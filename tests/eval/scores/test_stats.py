@@ -1,10 +1,23 @@
 """Intervals and exact tests against known values and simulation."""
 
+from itertools import combinations
+
 import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from eval.scores.stats import effective, holm, paired_interval, ratio_interval, resample, sign_flip, wilson
+from eval.scores.stats import (
+    at_least_once,
+    detectable_at,
+    effective,
+    every_time,
+    holm,
+    paired_interval,
+    ratio_interval,
+    resample,
+    sign_flip,
+    wilson,
+)
 
 NEWCOMBE = [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611), (1, 29, 0.0061, 0.1718)]
 """Newcombe 1998, table I."""
@@ -116,3 +129,25 @@ def test_resampling_is_seeded_and_unbiased() -> None:
     assert not np.array_equal(again, resample(counts, 1200, seed=4))
     assert again.shape == (1200, 2)
     assert again.mean(axis=0) == pytest.approx(counts.sum(axis=0), rel=0.02)
+
+
+def test_pass_rates_are_those_of_all_draws_of_k_trials() -> None:
+    for trials in range(1, 6):
+        for right in range(trials + 1):
+            outcomes = [True] * right + [False] * (trials - right)
+            for k in range(1, trials + 1):
+                draws = list(combinations(outcomes, k))
+                assert every_time(right, trials, k) == pytest.approx(np.mean([all(draw) for draw in draws]))
+                assert at_least_once(right, trials, k) == pytest.approx(np.mean([any(draw) for draw in draws]))
+
+
+def test_a_detectable_difference_is_found_in_four_of_five_experiments() -> None:
+    rng, n, disagree = np.random.default_rng(0), 400, 0.1
+    difference = detectable_at(n, disagree)
+    assert difference == pytest.approx(0.0443, abs=0.0005)
+    assert detectable_at(200) == pytest.approx(0.0626, abs=0.0005)
+    only_a, only_b = (disagree + difference) / 2, (disagree - difference) / 2
+    drawn = rng.multinomial(n, [only_a, only_b, 1 - disagree], size=2000)
+    found = [paired_interval(a, b, n)[0] > 0 for a, b, _ in drawn]
+    assert 0.72 < np.mean(found) < 0.85
+    assert detectable_at(0) == 1.0
