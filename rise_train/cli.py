@@ -319,13 +319,18 @@ def ablate(
 
 @app.command()
 def report(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder with an `ablation.json`.")],
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="HTML file; default: RUN/report.html.")] = None,
+    sources: Annotated[
+        list[str], typer.Argument(metavar="RUN|[NAME=]RESULT.json...", help="Runs of `rise ablate`, result files.")
+    ],
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Page; of one run RUN/report.html.")] = None,
+    markdown: Annotated[Path | None, typer.Option(help="Also the tables in Markdown.")] = None,
+    latex: Annotated[Path | None, typer.Option(help="Also the tables in LaTeX.")] = None,
+    json_out: Annotated[Path | None, typer.Option("--json", help="Also the metrics and tests.")] = None,
 ) -> None:
-    """Print the table of an ablation, and write its report again."""
-    from rise_train.ablation.ablate import report as write
+    """Compare results of `rise ablate`, `rise eval` or `rise bench`: each with the first."""
+    from rise_train.ablation.reporting import report as write
 
-    write(run, output)
+    write(sources, output, markdown, latex, json_out)
 
 
 @app.command()

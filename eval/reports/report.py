@@ -7,8 +7,10 @@ from typing import Any
 
 from eval.reports.charts import ARM_COLOURS, Series, curve_chart, rate_chart
 from eval.reports.shown_tasks import RIGHT, choose
+from eval.reports.views import Rollouts, confusions, dialogues
 from eval.scores.causes import CAUSES
-from eval.scores.metrics import METRICS
+from eval.scores.columns import EXECUTED
+from eval.scores.metrics import METRICS, Metric
 
 LABELS = {"raw": "Raw", "sft": "+SFT", "dpo": "+DPO", "sft_dpo": "SFT+DPO", "sft_more": "SFT, longer"}
 MEANINGS = {
@@ -32,6 +34,12 @@ Log = Sequence[Mapping[str, Any]]
 def label(arm: str) -> str:
     """The arm's name as people read it."""
     return LABELS.get(arm, arm)
+
+
+def known_metrics(ablation: Ablation) -> list[Metric]:
+    """The metrics that some arm has, first the executed verdict of those that were played live."""
+    known = {name for entry in ablation["arms"].values() for name in entry["metrics"]}
+    return [metric for metric in (EXECUTED, *METRICS) if metric.name in known]
 
 
 def find_test(ablation: Ablation, metric: str, arm: str, other: str) -> dict[str, Any] | None:
@@ -92,7 +100,11 @@ def power_note(ablation: Ablation) -> str:
 
 
 def write_report(
-    ablation: Ablation, results: Mapping[str, Mapping[str, Any]], histories: Mapping[str, Log], path: Path
+    ablation: Ablation,
+    results: Mapping[str, Mapping[str, Any]],
+    histories: Mapping[str, Log],
+    path: Path,
+    rollouts: Rollouts | None = None,
 ) -> None:
     """Write the report.
 
@@ -101,6 +113,7 @@ def write_report(
         results: arm -> result of `eval.rollouts.decisions.evaluate` (of one seed), for the samples.
         histories: arm -> lines of the trainer's log, for the curves.
         path: the HTML file to write.
+        rollouts: arm -> lines of its `rollouts.jsonl`, for those that were played live.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -114,13 +127,17 @@ def write_report(
     environment.filters |= {"percent": _percent, "points": _points, "said": said, "label": label, "p": _p_value}
     arms = list(ablation["arms"])
     colours = {arm: index % ARM_COLOURS for index, arm in enumerate(arms)}
+    played = {arm for arm, result in results.items() if any("turns" not in task for task in result["tasks"])}
+    stepwise = {arm: results[arm] for arm in arms if arm in results and arm not in played}
     html = environment.get_template("report.html").render(
         ablation=ablation,
         arms=arms,
         colours=colours,
         meanings=MEANINGS,
-        metrics=METRICS,
+        metrics=known_metrics(ablation),
+        tested={test["metric"] for test in ablation.get("tests", [])},
         causes=CAUSES,
+        with_causes=all("causes" in entry for entry in ablation["arms"].values()),
         split_metrics=[metric for metric in METRICS if metric.name in SPLIT_METRICS],
         marks=VERDICTS,
         right=RIGHT,
@@ -131,7 +148,9 @@ def write_report(
         bars=_bars(ablation),
         curves=_curves(histories, colours),
         power=power_note(ablation),
-        samples=choose({arm: results[arm] for arm in arms if arm in results}, SAMPLES),
+        samples=choose(stepwise, SAMPLES),
+        confusions=confusions(stepwise),
+        dialogues=dialogues(rollouts or {}),
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(html, "utf-8", errors="backslashreplace")
@@ -140,7 +159,7 @@ def write_report(
 def _bars(ablation: Ablation) -> list[tuple[Any, str]]:
     colours = {label(arm): index % ARM_COLOURS for index, arm in enumerate(ablation["arms"])}
     charts = []
-    for metric in METRICS:
+    for metric in known_metrics(ablation):
         rates = {
             label(arm): entry["metrics"][metric.name]
             for arm, entry in ablation["arms"].items()
@@ -211,7 +230,7 @@ def print_table(ablation: Ablation, console: Any = None) -> None:
     from rich.console import Console
 
     console = console or Console()
-    rows = [(metric.name, ablation, metric.name) for metric in METRICS]
+    rows = [(metric.name, ablation, metric.name) for metric in known_metrics(ablation)]
     console.print(_rates("Ablation (per cent, 95 % interval below)", rows))
     parts = ablation.get("by_difficulty", {})
     if len(parts) > 1:

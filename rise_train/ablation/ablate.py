@@ -6,17 +6,16 @@ each evaluation is `rise eval`; they run as processes, a few at a time. A finish
 recipe, the data and the base are what they were, so that a killed run goes on by the same command.
 """
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from rise_train.ablation.arms import RAW, AblationConfig, load_config
-from rise_train.ablation.job_graph import Layout, Plan, read_history
+from rise_train.ablation.arms import RAW, load_config
+from rise_train.ablation.job_graph import Layout, Plan
 from rise_train.ablation.job_runner import Runner
-from synthesis.errors import UserError
+from rise_train.ablation.reporting import report
 from synthesis.json_file import write_json
 from synthesis.lock import locked
 
@@ -56,12 +55,8 @@ def ablate(
         runner.run(plan.jobs())
         outcome = gather(plan)
         write_json(layout.root / "ablation.json", outcome, indent=1)
-    report(layout.root)
+    report([str(layout.root)])
     return outcome
-
-
-Results = dict[str, list[dict[str, Any]]]
-"""For each arm what `rise eval` wrote, one entry a seed."""
 
 
 def gather(plan: Plan) -> dict[str, Any]:
@@ -71,69 +66,20 @@ def gather(plan: Plan) -> dict[str, Any]:
     with the one that it started from, with those that it names and with the one that it matches in compute.
     `causes` counts why parameters were missed; `by_difficulty` has metrics and tests for easy and hard requests apart.
     """
-    from eval.scores.causes import tally
+    from eval.reports.side_by_side import side_by_side
     from rise_train.runs import manifest
 
     config, seeds = plan.config, plan.config.seeds
     results = {arm: plan.results(arm) for arm in (RAW, *config.arms)}
     results[RAW] = results[RAW][:1]
-    whole = _scored(results, config)
+    whole = side_by_side(results, config.comparisons())
     for arm, entry in whole["arms"].items():
-        entry |= {"causes": tally([task for run in results[arm] for task in run["tasks"]]), **plan.facts(arm)}
+        entry |= plan.facts(arm)
         if arm != RAW and len(seeds) > 1:
             entry["per_seed"] = {str(s): run["metrics"] for s, run in zip(seeds, results[arm], strict=True)}
     return {
         **whole,
-        "by_difficulty": {level: _scored(part, config) for level, part in _by_difficulty(results).items()},
         "seeds": seeds,
         "data": plan.data(),
         "versions": manifest.versions(),
     }
-
-
-def _by_difficulty(results: Results) -> dict[str, Results]:
-    """The results cut down to the easy and to the hard tasks."""
-    from eval.rollouts.decisions import grouped
-
-    parts: dict[str, Results] = {}
-    for arm, runs in results.items():
-        for run in runs:
-            for level, tasks in grouped(run["tasks"], "difficulty").items():
-                parts.setdefault(level, {}).setdefault(arm, []).append({"tasks": tasks})
-    return dict(sorted(parts.items()))
-
-
-def _scored(results: Results, config: AblationConfig) -> dict[str, Any]:
-    """Metrics of every arm, and the tests of arms against each other."""
-    from eval.scores.compare import compare
-    from eval.scores.metrics import rates
-
-    arms = {arm: {"metrics": rates([t for run in runs for t in run["tasks"]])} for arm, runs in results.items()}
-    return {"arms": arms, "tests": compare(results, config.comparisons())}
-
-
-def report(run: Path, output: Path | None = None) -> Path:
-    """Print the table of the ablation in folder `run`, and write its report.
-
-    Raises:
-        UserError: no ablation there, or one whose result files are gone.
-    """
-    from eval.reports.report import print_table, write_report
-
-    path = run / "ablation.json"
-    if not path.is_file():
-        raise UserError(f"{path}: no such file; expected a folder in which `rise ablate` has finished")
-    ablation = json.loads(path.read_text())
-    results, histories = {}, {}
-    for arm, facts in ablation["arms"].items():
-        result = run / facts["result"]
-        if not result.is_file():
-            raise UserError(f"{result}: the replies of arm {arm} are gone; run `rise ablate` again")
-        results[arm] = json.loads(result.read_text())
-        if arm != RAW:
-            histories[arm] = read_history(run / facts["model"])
-    output = output or run / "report.html"
-    write_report(ablation, results, histories, output)
-    print_table(ablation)
-    Console(stderr=True).print(f"report: {output}", highlight=False, soft_wrap=True)
-    return output

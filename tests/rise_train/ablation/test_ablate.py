@@ -19,10 +19,11 @@ from handmade import train
 from rich.console import Console
 
 from eval.scores.metrics import METRICS
-from rise_train.ablation.ablate import ablate, gather, report
+from rise_train.ablation.ablate import ablate, gather
 from rise_train.ablation.arms import RAW, load_config
 from rise_train.ablation.job_graph import Layout, Plan, read_manifest
 from rise_train.ablation.job_runner import Runner
+from rise_train.ablation.reporting import report
 from rise_train.cli import main
 from rise_train.publishing.publish import publish
 from synthesis.errors import UserError
@@ -282,10 +283,10 @@ def test_report_is_written_again(done: Path, capsys: pytest.CaptureFixture[str])
 
 def test_report_needs_an_ablation(done: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"ablation.json: no such file"):
-        report(tmp_path)
+        report([str(tmp_path)])
     shutil.copy(done / "run" / "ablation.json", tmp_path)
     with pytest.raises(UserError, match="the replies of arm raw are gone"):
-        report(tmp_path)
+        report([str(tmp_path)])
 
 
 def test_an_arm_of_a_run_is_published_with_its_scores(done: Path) -> None:
