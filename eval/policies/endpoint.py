@@ -2,16 +2,23 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from eval.policies.base import Keep, Message, Progress, Prompt, keep_nothing, no_progress
 from eval.replies.calls import Reply, read_reply
 from eval.replies.one_call_a_turn import linear_messages
+from eval.replies.wire_formats import hermes, llama, mistral
 from synthesis.errors import UserError
 from synthesis.records import Json
 
 REFUSED = "the server refused the prompt: "
-TRIES = 4
+TRIES = 6
+TOOLS = """You may call the functions below. For each call answer with one block, and with nothing beside the blocks:
+<tool_call>
+{"name": "the function", "arguments": {"parameter": "value"}}
+</tool_call>
+Where no function is of use, or all is done, answer in words. Results come as <tool_response>. The functions:"""
 
 
 class EndpointPolicy:
@@ -39,8 +46,7 @@ class EndpointPolicy:
         self.model = model
         self.max_new_tokens = max_new_tokens
         self.workers = workers
-        self.limit = "max_tokens"
-        self.options: dict[str, Any] = {"temperature": temperature}
+        self.manner = Manner({"temperature": temperature})
         self.client = OpenAI(base_url=url, api_key=os.environ.get("OPENAI_API_KEY", "none"), max_retries=4)
 
     def reply(
@@ -91,34 +97,114 @@ class EndpointPolicy:
             raise UserError(f"{self.name}: the server answered without a choice")
         message = answer.choices[0].message.model_dump()
         text = message.get("content") or json.dumps(message.get("tool_calls") or [])
-        return read_reply(text, lambda _text: message, answer.choices[0].finish_reason == "length")
+        return read_reply(
+            text, lambda _text: called(message, prompt.tools), answer.choices[0].finish_reason == "length"
+        )
 
     def _ask(self, prompt: Prompt) -> Any:
-        """One request, in the words that this server takes: what it says it does not know is put otherwise.
+        """One request, in the words that this server takes: what it says it does not know is put otherwise."""
+        from openai import BadRequestError, UnprocessableEntityError
 
-        Newer OpenAI models want `max_completion_tokens` and no temperature; a server whose template has room for one
-        call a turn gets the history so.
-        """
-        from openai import BadRequestError
-
-        messages = prompt.messages
+        create: Any = self.client.chat.completions.create
+        linear = False
         for _ in range(TRIES):
-            request: dict[str, Any] = {"model": self.model, "messages": openai_messages(messages), **self.options}
-            request |= {self.limit: self.max_new_tokens}
-            request |= {"tools": prompt.tools} if prompt.tools else {}
+            request = self.manner.request(prompt, linear)
             try:
-                return self.client.chat.completions.create(**request)
-            except BadRequestError as error:
-                said = str(error)
-                if "max_tokens" in request and "max_completion_tokens" in said:
-                    self.limit = "max_completion_tokens"
-                elif "temperature" in request and "temperature" in said:
-                    self.options = {}
-                elif any(len(message.get("tool_calls") or []) > 1 for message in messages) and "tool" in said:
-                    messages = linear_messages(messages)
-                else:
+                return create(model=self.model, **request, **self._length())
+            except (BadRequestError, UnprocessableEntityError) as error:
+                many = any(len(message.get("tool_calls") or []) > 1 for message in request["messages"])
+                if self.manner.yields(request, str(error), many and not linear):
+                    continue
+                if not (many and "tool" in str(error)):
                     raise
-        raise AssertionError("each of the three can be put otherwise once")
+                linear = True
+        raise AssertionError("each of them can be put otherwise once")
+
+    def _length(self) -> dict[str, int]:
+        return {self.manner.limit: self.max_new_tokens}
+
+
+@dataclass
+class Manner:
+    """What a server takes: as most do at first, then without what it refuses.
+
+    Newer OpenAI models want `max_completion_tokens` and no temperature; llama.cpp answers with several calls only where
+    it is told that it may, which `transformers serve` refuses to hear; and some servers know no tools at all.
+    """
+
+    options: dict[str, Any]
+    limit: str = "max_tokens"
+    parallel: bool = True
+    """Whether it is told that several calls may come in one turn."""
+    prompted: bool = False
+    """Whether tools are told in the prompt, because the server knows none."""
+
+    def request(self, prompt: Prompt, linear: bool) -> dict[str, Any]:
+        """What is asked; `linear`: with one call a turn in the history."""
+        messages = linear_messages(prompt.messages) if linear else prompt.messages
+        if not prompt.tools:
+            return {"messages": openai_messages(messages), **self.options}
+        if self.prompted:
+            return {"messages": in_words(messages, prompt.tools), **self.options}
+        told = {"parallel_tool_calls": True} if self.parallel else {}
+        return {"messages": openai_messages(messages), "tools": prompt.tools, **told, **self.options}
+
+    def yields(self, asked: Mapping[str, Any], said: str, history: bool) -> bool:
+        """Change what a refusal names; False where it names nothing of ours.
+
+        `history`: a refusal that speaks of tools may mean several calls in one turn of the history.
+        """
+        if "max_completion_tokens" in said and self.limit == "max_tokens":
+            self.limit = "max_completion_tokens"
+        elif "temperature" in said and "temperature" in asked:
+            self.options = {}
+        elif "parallel_tool_calls" in said and "parallel_tool_calls" in asked:
+            self.parallel = False
+        elif "tool" in said.lower() and "tools" in asked and not history:
+            self.prompted = True
+        else:
+            return False
+        return True
+
+    def as_dict(self) -> dict[str, str]:
+        """What the result file says of it."""
+        told = "in the prompt" if self.prompted else "as tools"
+        return {"tools": told, "parallel_tool_calls": str(self.parallel and not self.prompted).lower()}
+
+
+def called(message: dict[str, Any], tools: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The message with the calls that its text holds, where a server did not read them.
+
+    In one of the forms that backbones are known to write, and only of tools that were offered: a server without a
+    parser for its model's form hands the text through.
+    """
+    text, offered = message.get("content") or "", {tool["function"]["name"] for tool in tools}
+    if message.get("tool_calls") or not text or not offered:
+        return message
+    for read in (hermes, mistral, llama):
+        try:
+            calls = read(text)
+        except ValueError:
+            continue
+        if calls and all(call.get("function", call).get("name") in offered for call in calls):
+            return {**message, "tool_calls": calls}
+    return message
+
+
+def in_words(messages: Sequence[Message], tools: Sequence[Mapping[str, Json]]) -> list[Message]:
+    """The conversation for a server that knows no tools: they stand in the system prompt, calls and results in text."""
+    listed = "\n".join(json.dumps(tool) for tool in tools)
+    system = "\n\n".join(str(message["content"]) for message in messages if message["role"] == "system")
+    told: list[Message] = [{"role": "system", "content": f"{system}\n\n{TOOLS}\n{listed}".strip()}]
+    for message in messages:
+        if message["role"] == "tool":
+            told.append({"role": "user", "content": f"<tool_response>\n{message['content']}\n</tool_response>"})
+        elif message.get("tool_calls"):
+            blocks = [f"<tool_call>\n{json.dumps(call['function'])}\n</tool_call>" for call in message["tool_calls"]]
+            told.append({"role": "assistant", "content": "\n".join([message.get("content") or "", *blocks]).strip()})
+        elif message["role"] != "system":
+            told.append(dict(message))
+    return told
 
 
 def _line(error: Exception) -> str:

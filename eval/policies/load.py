@@ -41,4 +41,6 @@ def engine(policy: Policy) -> dict[str, str]:
         device, dtype = policy.model.device.type, str(policy.model.dtype).removeprefix("torch.")
         packages = {name: version(name) for name in ("transformers", "torch", "peft")}
         return {"kind": "transformers", "device": device, "dtype": dtype, **packages}
-    return {"kind": "endpoint" if isinstance(policy, EndpointPolicy) else "scripted"}
+    if isinstance(policy, EndpointPolicy):
+        return {"kind": "endpoint", **policy.manner.as_dict()}
+    return {"kind": "scripted"}

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from eval.policies.base import Prompt
-from eval.policies.endpoint import EndpointPolicy, openai_messages
-from eval.policies.load import load_policy
+from eval.policies.endpoint import EndpointPolicy, called, openai_messages
+from eval.policies.load import engine, load_policy
 from eval.replies.calls import NO_CALL, Call
 from synthesis.errors import UserError
 
@@ -33,7 +33,15 @@ def refusal(body: dict[str, Any], said: str) -> str:
         return "Unsupported value: 'temperature' does not support 0."
     if body["model"] == "single" and any(len(m.get("tool_calls") or []) > 1 for m in body["messages"]):
         return "This model only supports single tool-calls at once!"
+    if body["model"] == "strict" and "parallel_tool_calls" in body:
+        return "Unsupported fields in the request: {'parallel_tool_calls'}"
+    if body["model"] == "toolless" and "tools" in body:
+        return "toolless does not support tools"
     return {"refused": "the prompt is longer than the context", "gone": "gone"}.get(said, "")
+
+
+bodies: list[dict[str, Any]] = []
+TEXT = 'I look.\n<tool_call>\n{"name": "excel__read", "arguments": {"sheet": "A"}}\n</tool_call>'
 
 
 class Server(BaseHTTPRequestHandler):
@@ -44,6 +52,10 @@ class Server(BaseHTTPRequestHandler):
         said = body["messages"][-1]["content"]
         problem = refusal(body, said)
         assert self.path == "/v1/chat/completions"
+        bodies.append(body)
+        if "tools" not in body or said == "in text":
+            self.say({"role": "assistant", "content": TEXT}, problem)
+            return
         arguments = '{"sheet": "A"' + ("}" if said == "good" else "")
         calls = [
             {
@@ -57,7 +69,10 @@ class Server(BaseHTTPRequestHandler):
             "content": None if said != "words" else "Hm.",
             "tool_calls": calls if said != "words" else None,
         }
-        choice = {"index": 0, "finish_reason": "length" if said == "broken" else "stop", "message": message}
+        self.say(message, problem, "length" if said == "broken" else "stop")
+
+    def say(self, message: dict[str, Any], problem: str, finish: str = "stop") -> None:
+        choice = {"index": 0, "finish_reason": finish, "message": message}
         status = {"": 200, "gone": 500}.get(problem, 400)
         answer = {"id": "x", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice]}
         payload = json.dumps(answer if status == 200 else {"error": {"message": problem}}).encode()
@@ -125,9 +140,62 @@ def test_what_a_server_does_not_know_is_put_otherwise(endpoint: str) -> None:
     url = endpoint.partition("#")[0]
     newer = EndpointPolicy(url, "newer")
     assert newer.reply([said("good")])[0].calls
-    assert (newer.limit, newer.options) == ("max_completion_tokens", {})
+    assert (newer.manner.limit, newer.manner.options) == ("max_completion_tokens", {})
     calls = [{"type": "function", "function": {"name": name, "arguments": {}}} for name in "ab"]
     results = [{"role": "tool", "name": name, "content": name} for name in "ab"]
     history = [{"role": "user", "content": "x"}, {"role": "assistant", "content": "", "tool_calls": calls}, *results]
     prompt = Prompt([*history, {"role": "user", "content": "good"}], said("good").tools)
     assert EndpointPolicy(url, "single").reply([prompt])[0].calls
+
+
+def test_several_calls_are_allowed_where_the_server_hears_of_it(endpoint: str) -> None:
+    pytest.importorskip("openai")
+    url = endpoint.partition("#")[0]
+    bodies.clear()
+    lax, strict = EndpointPolicy(url, "m"), EndpointPolicy(url, "strict", workers=1)
+    assert lax.reply([said("good")])[0].calls
+    assert strict.reply([said("good")] * 2)[1].calls
+    assert [body.get("parallel_tool_calls") for body in bodies] == [True, True, None, None]
+    assert engine(lax) == {"kind": "endpoint", "tools": "as tools", "parallel_tool_calls": "true"}
+    assert engine(strict)["parallel_tool_calls"] == "false"
+
+
+def test_a_server_that_knows_no_tools_is_told_of_them_in_words(endpoint: str, kit: Any) -> None:
+    pytest.importorskip("openai")
+    policy = EndpointPolicy(endpoint.partition("#")[0], "toolless")
+    turn = {"role": "assistant", "content": "", "tool_calls": [kit.call("time__convert", n=1)]}
+    system, result = {"role": "system", "content": "Be brief."}, {"role": "tool", "name": "t", "content": "noon"}
+    bodies.clear()
+    prompt = Prompt([system, {"role": "user", "content": "good"}, turn, result], said("good").tools)
+    (reply,) = policy.reply([prompt])
+    assert reply.calls == (Call("excel__read", {"sheet": "A"}),)
+    told = bodies[-1]["messages"]
+    assert [message["role"] for message in told] == ["system", "user", "assistant", "user"]
+    assert told[0]["content"].startswith("Be brief.")
+    assert '"name": "excel__read"' in told[0]["content"]
+    assert '<tool_call>\n{"name": "time__convert", "arguments": {"n": 1}}' in told[2]["content"]
+    assert "noon" in told[3]["content"]
+    assert engine(policy)["tools"] == "in the prompt"
+
+
+def test_calls_that_a_server_left_in_the_text_are_read_where_they_are_of_offered_tools(endpoint: str) -> None:
+    pytest.importorskip("openai")
+    policy = load_policy(endpoint)
+    assert policy.reply([said("in text")])[0].calls == (Call("excel__read", {"sheet": "A"}),)
+    other = Prompt(said("in text").messages, said("in text").tools[:1])
+    assert policy.reply([other])[0].problem == NO_CALL
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ('[TOOL_CALLS][{"name": "f", "arguments": {"a": 1}}]', 1),
+        ('{"name": "f", "parameters": {"a": 1}}', 1),
+        ('{"name": "g", "parameters": {"a": 1}}', 0),
+        ('<tool_call>{"name": "f", "arg</tool_call>', 0),
+        ("f is a function", 0),
+    ],
+)
+def test_every_known_form_is_read_from_text(text: str, found: int) -> None:
+    message = called({"role": "assistant", "content": text}, [{"function": {"name": "f"}}])
+    assert len(message.get("tool_calls") or []) == found
