@@ -3,6 +3,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 # The real model where an accelerator is found: NVIDIA's, or Apple's.
 BASE ?= $(if $(shell nvidia-smi -L 2>/dev/null)$(filter Darwin-arm64,$(shell uname -sm | tr ' ' -)),smollm2,tiny)
+# One worker more than cores: many tests wait for servers and other processes.
+WORKERS ?= $(shell $(PYTHON) -c 'import os; print(min(4, (os.cpu_count() or 1) + 1))')
 RUN ?= runs/$(if $(filter smollm2,$(BASE)),smollm2,demo)
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
@@ -24,7 +26,7 @@ runs/models/smollm2/config.json: | .venv/ready
 	HF_HUB_OFFLINE=0 $(BIN)/rise model smollm2 -o runs/models/smollm2
 
 test: setup servers ## all tests
-	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 oracles: .oracles/ready ## scorers that others wrote, for `make test` to compare ours with
 .oracles/ready: tests/eval/benchmarks/oracles.txt | .venv/ready

@@ -194,6 +194,38 @@ def evaluate(
 
 
 @app.command()
+def rollout(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Folder, id of the Hub, URL#MODEL or policy:NAME.")],
+    servers: Annotated[Path, typer.Argument(metavar="SERVERS.json", help="The servers that it acts on.")],
+    requests: Annotated[list[str], typer.Argument(metavar="REQUEST...", help="What the user asks for.")],
+    tool: Annotated[list[str] | None, typer.Option(help="A tool on offer; may be repeated. Default: all.")] = None,
+    turns: Annotated[int, typer.Option(min=1, help="Turns after which a request ends.")] = 10,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="A longer reply is cut.")] = 256,
+    temperature: Annotated[float, typer.Option(min=0, help="With URL#MODEL; 0 is greedy.")] = 0.0,
+    json_out: Annotated[Path | None, typer.Option("--json", help="Also write the talks here.")] = None,
+) -> None:
+    """Let a model act on requests of your own, on real servers in a throw-away sandbox, and show what it does."""
+    from eval.rollouts.requests import play_requests
+    from eval.rollouts.talk import Limits
+    from rise_train.commands.tables import show_talk
+    from synthesis.json_file import write_json
+
+    talks = play_requests(
+        model,
+        servers,
+        requests,
+        show_talk,
+        tools=tool or (),
+        limits=Limits(turns),
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+    )
+    if json_out is not None:
+        write_json(json_out, [talk.as_dict() for talk in talks], indent=1)
+        typer.echo(f"written to {json_out}")
+
+
+@app.command()
 def bench(
     name: Annotated[str, typer.Argument(metavar="NAME", help="`bfcl`, `acebench` or `ste`.")],
     path: Annotated[Path, typer.Option(help="A folder with the benchmark's own files.")],

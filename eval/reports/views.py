@@ -57,13 +57,14 @@ def dialogues(rollouts: Rollouts, count: int = 6, seed: int = 0) -> list[Dialogu
     for arm, lines in rollouts.items():
         drawn = seeded(seed, "rollouts", arm).sample(list(lines), len(lines))
         for line in sorted(drawn, key=lambda each: WORST_FIRST.index(each["verdict"]))[:count]:
-            said = [part for message in line["messages"] for part in _lines(message)]
+            said = [part for message in line["messages"] for part in lines_of(message)]
             facts = (line["verdict"], line.get("ending", ""), line.get("fault", ""))
             found.append(Dialogue(arm, line["id"], line.get("trial", 0), *facts, said))
     return found
 
 
-def _lines(message: Mapping[str, Json]) -> list[tuple[str, str]]:
+def lines_of(message: Mapping[str, Json]) -> list[tuple[str, str]]:
+    """A message as lines, (who, text): what was said, and each call as its tool and arguments."""
     calls = [call.get("function", call) for call in message.get("tool_calls") or []]
     said = [(str(message["role"]), _cut(str(message["content"])))] if message.get("content") else []
     return said + [

@@ -73,7 +73,7 @@ def played(id_: str, trial: int) -> str:
 
 
 @dataclass
-class _Room:
+class Room:
     """One set of running servers, and what its next task must find clean."""
 
     servers: Servers
@@ -100,15 +100,15 @@ class Play:
         left = [(trial, task) for trial, task in wanted if played(task.id, trial) not in journal]
         if not left:
             return
-        asking = _Together(self.policy)
+        asking = Together(self.policy)
         async with AsyncExitStack() as running:
-            rooms = [_Room(await running.enter_async_context(Servers(self.file))) for _ in range(min(sets, len(left)))]
+            rooms = [Room(await running.enter_async_context(Servers(self.file))) for _ in range(min(sets, len(left)))]
             if self.shared:
-                rooms = [_Room(room.servers) for room in rooms for _ in range(SIDE_BY_SIDE)]
+                rooms = [Room(room.servers) for room in rooms for _ in range(SIDE_BY_SIDE)]
             with stage("rollouts") as progress:
                 progress(len(wanted) - len(left), len(wanted), "")
 
-                async def work(room: _Room, item: tuple[int, Task]) -> None:
+                async def work(room: Room, item: tuple[int, Task]) -> None:
                     trial, task = item
                     rollout = await self._task(room, task, asking, made_by[task.id])
                     journal.append(rollout.model_copy(update={"trial": trial}))
@@ -116,7 +116,7 @@ class Play:
 
                 await spread(left, rooms, work)
 
-    async def _task(self, room: _Room, task: Task, asking: "_Together", made_by: str) -> Rollout:
+    async def _task(self, room: Room, task: Task, asking: "Together", made_by: str) -> Rollout:
         """The task, played; again from a clean sandbox where a server failed meanwhile."""
         for _ in range(TRIES):
             rollout = await self._once(room, task, asking, made_by)
@@ -124,18 +124,12 @@ class Play:
                 break
         return rollout
 
-    async def _once(self, room: _Room, task: Task, asking: "_Together", made_by: str) -> Rollout:
+    async def _once(self, room: Room, task: Task, asking: "Together", made_by: str) -> Rollout:
         talk = Talk(_opening(task), task.decisions[0].prompt.tools, self.policy.parallel, self.limits)
         right: Outcome | None = None
         try:
             right = await self._right(room, task)
-            await self._clean(room)
-            talk.started = time.monotonic()
-            while talk.ending is None:
-                for call in talk.hear(await asking.reply(talk.prompt())):
-                    made = await self._call(room, call, talk.turns - 1, frozenset(task.tools.schemas))
-                    talk.tell(made, shown(made.result, self.result_chars))
-                talk.limit()
+            await self.converse(room, talk, asking)
         except _FaultError as error:
             talk.ending, talk.fault = "fault", str(error)
         done = Outcome(made=talk.made, state=room.servers.state())
@@ -152,6 +146,20 @@ class Play:
             state=done.state,
         )
 
+    async def converse(self, room: Room, talk: Talk, asking: "Together") -> None:
+        """Let the agent act in a clean sandbox until its talk ends; a server that fails ends it by name."""
+        offered = frozenset(talk.offered.schemas)
+        try:
+            await self._clean(room)
+            talk.started = time.monotonic()
+            while talk.ending is None:
+                for call in talk.hear(await asking.reply(talk.prompt())):
+                    made = await self._call(room, call, talk.turns - 1, offered)
+                    talk.tell(made, shown(made.result, self.result_chars))
+                talk.limit()
+        except _FaultError as error:
+            talk.ending, talk.fault = "fault", str(error)
+
     def _verdict(self, talk: Talk, right: Outcome | None, done: Outcome, task: Task) -> Verdict:
         if talk.ending == "fault" or right is None:
             return "fault"
@@ -160,7 +168,7 @@ class Play:
         same = talk.ending == "words" and same_outcome(right, done, self.remembering, task.tools)
         return "success" if same else "deviates"
 
-    async def _right(self, room: _Room, task: Task) -> Outcome:
+    async def _right(self, room: Room, task: Task) -> Outcome:
         """What the task's right calls come to now."""
         await self._clean(room)
         made: list[MadeCall] = []
@@ -171,7 +179,7 @@ class Play:
                     raise _FaultError(f"the right call of {call.name} errs now: {made[-1].result[:200]}")
         return Outcome(made=made, state=room.servers.state())
 
-    async def _call(self, room: _Room, call: Call, turn: int, offered: frozenset[str] | None) -> MadeCall:
+    async def _call(self, room: Room, call: Call, turn: int, offered: frozenset[str] | None) -> MadeCall:
         """Make a call; one of a tool that is not `offered` reaches no server."""
         tool = room.servers.tools.get(call.name)
         if tool is None or (offered is not None and call.name not in offered):
@@ -197,7 +205,7 @@ class Play:
             changes=tool.server not in self.stateless and not reads_only(tool),
         )
 
-    async def _clean(self, room: _Room) -> None:
+    async def _clean(self, room: Room) -> None:
         if self.shared:
             return
         try:
@@ -211,7 +219,7 @@ class _FaultError(Exception):
     """A server failed, not the agent; the text says which and how."""
 
 
-class _Together:
+class Together:
     """Has the prompts of the tasks in play answered, all at once that were asked while the last were answered."""
 
     def __init__(self, policy: Policy) -> None:

@@ -73,3 +73,8 @@ class Talk:
             self.ending = "turns"
         elif self.ending is None and time.monotonic() - self.started > self.limits.seconds:
             self.ending = "seconds"
+
+    def as_dict(self) -> dict[str, Json]:
+        """The talk as JSON."""
+        made = [call.model_dump() for call in self.made]
+        return {"messages": self.messages, "calls": made, "ending": self.ending, "fault": self.fault}

@@ -7,6 +7,8 @@ from rich.console import Console
 from rich.table import Table
 
 from eval.benchmarks.bench import COLUMNS, IDLE
+from eval.reports.views import lines_of
+from eval.rollouts.talk import Talk
 from eval.scores.columns import EXECUTED
 from eval.scores.metrics import METRICS
 from synthesis.pipeline import Summary
@@ -35,6 +37,19 @@ def _shown(count: Any) -> str:
         return str(count)
     inner = {name: f"({_shown(value)})" if isinstance(value, dict) else value for name, value in count.items()}
     return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in inner.items())
+
+
+def show_talk(talk: Talk) -> None:
+    """Print a request with all that was called and said."""
+    console = Console()
+    for message in talk.messages:
+        for who, text in lines_of(message):
+            console.print(f"[bold]{who:<9}[/] ", end="")
+            console.print(text, highlight=False, markup=False, soft_wrap=True)
+    if talk.ending != "words":
+        console.print(f"[red]ended by {talk.ending}[/] ", end="")
+        console.print(talk.fault, highlight=False, markup=False, soft_wrap=True)
+    console.print()
 
 
 def show_quality(found: dict[str, Any], paper: dict[str, dict[str, float]], rules: dict[str, str]) -> None:
