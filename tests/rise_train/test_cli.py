@@ -103,7 +103,7 @@ def test_an_interrupt_is_status_130(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     def interrupt(*_args: Any, **_options: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("rise_train.ablation.ablate.report", interrupt)
+    monkeypatch.setattr("rise_train.ablation.reporting.report", interrupt)
     assert status(["report", str(tmp_path)]) == 130
 
 
@@ -111,7 +111,7 @@ def test_a_bug_is_not_dressed_up_as_the_users_mistake(monkeypatch: pytest.Monkey
     def fail(*_args: Any) -> None:
         raise KeyError("a bug")
 
-    monkeypatch.setattr("rise_train.ablation.ablate.report", fail)
+    monkeypatch.setattr("rise_train.ablation.reporting.report", fail)
     with pytest.raises(KeyError, match="a bug"):
         cli.main(["report", str(tmp_path)])
 
