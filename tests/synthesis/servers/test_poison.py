@@ -27,7 +27,7 @@ def poisoned(folder: Path, *args: str, **rise: Any) -> Path:
         "command": sys.executable,
         "args": [POISON, *args],
         "env": {"API_KEY": KEY, "TOKEN": "${RISE_TEST_TOKEN}"},
-        "rise": {"timeout_s": 3, **rise},
+        "rise": {"timeout_s": 1.5, **rise},
     }
     path = folder / "mcp.json"
     path.write_text(json.dumps({"mcpServers": {"p": entry}}))
