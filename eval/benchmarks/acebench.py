@@ -13,8 +13,8 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from eval.benchmarks.cases import Case, Loaded, Score, plain, tool
-from eval.benchmarks.reading import ANSWERS, lines
+from eval.benchmarks.cases import Case, Loaded, Score, matched, plain, tool
+from eval.benchmarks.reading import answers, lines
 from eval.policies.base import Message, Prompt
 from eval.replies.calls import NO_CALL, Call, Reply, exact
 from synthesis.records import Json
@@ -48,7 +48,6 @@ TYPES: dict[str, type] = {
 NESTED = ("array", "tuple", "list(string)", "list(enum)", "object", "objectArray")
 _NUMBERED = re.compile(r"_\d+$")
 _SPEAKER = re.compile(r"^(user|system): ?", re.MULTILINE)
-_TURN = re.compile(r"_\d+$")
 
 
 def load(path: Path) -> Loaded:
@@ -64,8 +63,8 @@ def load(path: Path) -> Loaded:
         if category.startswith("agent"):
             found.lacks(name, len(rows), "wants its simulated services and a user")
             continue
-        answers = {row["id"]: row["ground_truth"] for row in _answers(file)}
-        found.cases += [_case(row, name, answers[row["id"]]) for row in rows if row["id"] in answers]
+        gold = answers(file)
+        found.cases += [_case(row, name, gold[row["id"]]) for row in rows if row["id"] in gold]
     return found
 
 
@@ -91,13 +90,8 @@ def score(case: Case, reply: Reply) -> Score:
     return Score(own, any(_stand(gold, calls) for gold in alternatives))
 
 
-def _answers(file: Path) -> Sequence[Mapping[str, Any]]:
-    folder = file.parent / ANSWERS
-    return next(rows for _, rows in lines(folder, f"{file.name}, its answers", lambda each: each.name == file.name))
-
-
 def _case(row: Mapping[str, Any], category: str, gold: Json) -> Case:
-    dialogue = _TURN.sub("", row["id"]) if "multi_turn" in category else ""
+    dialogue = _NUMBERED.sub("", row["id"]) if "multi_turn" in category else ""
     told = "\n\n".join(text for text in (TOLD, row.get("time", ""), _profile(row.get("profile"))) if text)
     messages: list[Message] = [{"role": "system", "content": told}, *_dialogue(row["question"])]
     cluster = f"{category}/{dialogue}" if dialogue else ""
@@ -234,11 +228,9 @@ def _object_right(value: Json, gold: Json) -> bool:
 
 def _stand(gold: Mapping[str, Any], calls: Sequence[Call]) -> bool:
     """Whether the calls are the gold ones, in any order, with just their arguments and values."""
-    left = list(calls)
-    for name, arguments in gold.items():
-        names = (name, _NUMBERED.sub("", name))
-        found = next((call for call in left if call.name in names and exact(call.arguments, arguments)), None)
-        if found is None:
-            return False
-        left.remove(found)
-    return not left
+
+    def same(wanted: tuple[str, Json], call: Call) -> bool:
+        name, arguments = wanted
+        return call.name in (name, _NUMBERED.sub("", name)) and exact(call.arguments, arguments)
+
+    return matched(list(gold.items()), calls, same)

@@ -6,13 +6,12 @@ that texts are compared without blanks, case and some punctuation. Turns in Java
 code, several turns want its simulated services, and memory and web search want theirs: those are named as missing.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from eval.benchmarks.cases import Case, Loaded, Score, matched, plain, tool
-from eval.benchmarks.reading import lines
+from eval.benchmarks.reading import answers, lines
 from eval.policies.base import Prompt
 from eval.replies.calls import NO_CALL, Call, Reply, exact
 from synthesis.records import Json
@@ -51,9 +50,8 @@ def load(path: Path) -> Loaded:
         if reason := next((why for name, why in LEFT_OUT.items() if f"{category}_".startswith(f"{name}_")), ""):
             found.lacks(category, len(rows), reason)
             continue
-        answers = {row["id"]: row["ground_truth"] for row in _answers(file)}
-        for row in rows:
-            found.cases.append(_case(row, category, answers.get(row["id"], [])))
+        gold = {} if "relevance" in category else answers(file)  # there it only matters whether anything is called
+        found.cases += [_case(row, category, gold.get(row["id"], [])) for row in rows]
     return found
 
 
@@ -93,13 +91,6 @@ def _wanted(file: Path) -> bool:
     return file.name.startswith(PREFIX) and "format_sensitivity" not in file.name and "unused" not in str(file.parent)
 
 
-def _answers(file: Path) -> Sequence[Mapping[str, Any]]:
-    answers = file.parent / "possible_answer" / file.name
-    if not answers.is_file():
-        return []
-    return next(rows for _, rows in lines(answers.parent, "answers", lambda each: each.name == file.name))
-
-
 def _case(row: Mapping[str, Any], category: str, gold: Sequence[Mapping[str, Any]]) -> Case:
     calls = tuple(Call(_name(name), _first(accepted)) for call in gold for name, accepted in call.items())
     if "irrelevance" not in category and "relevance" in category:
@@ -109,7 +100,7 @@ def _case(row: Mapping[str, Any], category: str, gold: Sequence[Mapping[str, Any
 
 
 def _name(name: str) -> str:
-    return re.sub(r"\.", "_", name)
+    return name.replace(".", "_")
 
 
 def _first(accepted: Mapping[str, Sequence[Json]]) -> dict[str, Json]:

@@ -18,10 +18,7 @@ def documents(path: Path, what: str, wanted: Callable[[Path], bool]) -> Iterator
     Raises:
         UserError: there is none of `what`, or one that is no JSON.
     """
-    files = sorted(file for file in path.rglob("*.json") if wanted(file)) if path.is_dir() else []
-    if not files:
-        raise UserError(f"{path}: expected {what}, found none there")
-    for file in files:
+    for file in _files(path, what, wanted):
         yield file, _read(file, file.read_text(encoding="utf-8"))
 
 
@@ -31,16 +28,29 @@ def lines(path: Path, what: str, wanted: Callable[[Path], bool]) -> Iterator[tup
     Raises:
         UserError: there is none of `what`, or one with a line that is no JSON.
     """
-    files = sorted(file for file in path.rglob("*.json") if wanted(file)) if path.is_dir() else []
-    files = [file for file in files if ANSWERS not in file.relative_to(path).parts]
-    if not files:
-        raise UserError(f"{path}: expected {what}, found none there")
-    for file in files:
+    for file in _files(path, what, lambda file: ANSWERS not in file.relative_to(path).parts and wanted(file)):
         found = []
         for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
             if line.strip():
                 found.append(_read(file, line, f", line {number}"))
         yield file, found
+
+
+def answers(file: Path) -> dict[str, Any]:
+    """The `ground_truth` of each id, from the file of the same name in the folder of answers beside `file`.
+
+    Raises:
+        UserError: there is no such file.
+    """
+    found = lines(file.parent / ANSWERS, f"the answers of {file.name}", lambda each: each.name == file.name)
+    return {row["id"]: row["ground_truth"] for _, rows in found for row in rows}
+
+
+def _files(path: Path, what: str, wanted: Callable[[Path], bool]) -> list[Path]:
+    files = sorted(file for file in path.rglob("*.json") if wanted(file)) if path.is_dir() else []
+    if not files:
+        raise UserError(f"{path}: expected {what}, found none there")
+    return files
 
 
 def _read(file: Path, text: str, where: str = "") -> Any:

@@ -108,9 +108,9 @@ class EndpointPolicy:
         create: Any = self.client.chat.completions.create
         linear = False
         for _ in range(TRIES):
-            request = self.manner.request(prompt, linear)
+            request = self.manner.request(prompt, linear, self.max_new_tokens)
             try:
-                return create(model=self.model, **request, **self._length())
+                return create(model=self.model, **request)
             except (BadRequestError, UnprocessableEntityError) as error:
                 many = any(len(message.get("tool_calls") or []) > 1 for message in request["messages"])
                 if self.manner.yields(request, str(error), many and not linear):
@@ -119,9 +119,6 @@ class EndpointPolicy:
                     raise
                 linear = True
         raise AssertionError("each of them can be put otherwise once")
-
-    def _length(self) -> dict[str, int]:
-        return {self.manner.limit: self.max_new_tokens}
 
 
 @dataclass
@@ -139,22 +136,23 @@ class Manner:
     prompted: bool = False
     """Whether tools are told in the prompt, because the server knows none."""
 
-    def request(self, prompt: Prompt, linear: bool) -> dict[str, Any]:
-        """What is asked; `linear`: with one call a turn in the history."""
+    def request(self, prompt: Prompt, linear: bool, longest: int) -> dict[str, Any]:
+        """What is asked, of at most `longest` tokens; `linear`: with one call a turn in the history."""
         messages = linear_messages(prompt.messages) if linear else prompt.messages
+        asked = {self.limit: longest, **self.options}
         if not prompt.tools:
-            return {"messages": openai_messages(messages), **self.options}
+            return {"messages": openai_messages(messages), **asked}
         if self.prompted:
-            return {"messages": in_words(messages, prompt.tools), **self.options}
+            return {"messages": in_words(messages, prompt.tools), **asked}
         told = {"parallel_tool_calls": True} if self.parallel else {}
-        return {"messages": openai_messages(messages), "tools": prompt.tools, **told, **self.options}
+        return {"messages": openai_messages(messages), "tools": prompt.tools, **told, **asked}
 
     def yields(self, asked: Mapping[str, Any], said: str, history: bool) -> bool:
-        """Change what a refusal names; False where it names nothing of ours.
+        """Change what a refusal of `asked` names, though another thread may have; False where it is nothing of ours.
 
         `history`: a refusal that speaks of tools may mean several calls in one turn of the history.
         """
-        if "max_completion_tokens" in said and self.limit == "max_tokens":
+        if "max_completion_tokens" in said and "max_tokens" in asked:
             self.limit = "max_completion_tokens"
         elif "temperature" in said and "temperature" in asked:
             self.options = {}

@@ -250,6 +250,9 @@ def test_what_cannot_be_scored_is_one_sentence(tmp_path: Path) -> None:
     put(tmp_path / "BFCL_v4_memory.json", {"id": "memory_0"})
     with pytest.raises(UserError, match="none of the cases there can be scored"):
         bench("bfcl", tmp_path, "policy:no_op")
+    put(tmp_path / "BFCL_v4_multiple.json", {"id": "multiple_0"})
+    with pytest.raises(UserError, match=r"expected the answers of BFCL_v4_multiple\.json"):
+        bench("bfcl", tmp_path, "policy:no_op")
     (tmp_path / "BFCL_v4_multiple.json").write_text('{"id": 1}\n{"id":')
     with pytest.raises(UserError, match=r"BFCL_v4_multiple\.json, line 2: expected JSON"):
         bench("bfcl", tmp_path, "policy:no_op")

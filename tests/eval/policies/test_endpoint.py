@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from eval.policies.base import Prompt
-from eval.policies.endpoint import EndpointPolicy, called, openai_messages
+from eval.policies.endpoint import EndpointPolicy, Manner, called, openai_messages
 from eval.policies.load import engine, load_policy
 from eval.replies.calls import NO_CALL, Call
 from synthesis.errors import UserError
@@ -158,6 +158,18 @@ def test_several_calls_are_allowed_where_the_server_hears_of_it(endpoint: str) -
     assert [body.get("parallel_tool_calls") for body in bodies] == [True, True, None, None]
     assert engine(lax) == {"kind": "endpoint", "tools": "as tools", "parallel_tool_calls": "true"}
     assert engine(strict)["parallel_tool_calls"] == "false"
+
+
+def test_refusals_that_come_at_once_cost_no_prompt() -> None:
+    """Several requests are under way before the first refusal: each of them is asked again."""
+    manner = Manner({"temperature": 0.0})
+    first, second = (manner.request(said("good"), linear=False, longest=9) for _ in range(2))
+    refusals = ("Use 'max_completion_tokens'", "'temperature' is not supported", "unknown: parallel_tool_calls")
+    for refused in refusals:
+        assert manner.yields(first, refused, history=False)
+        assert manner.yields(second, refused, history=False)
+    assert set(manner.request(said("good"), linear=False, longest=9)) == {"messages", "tools", "max_completion_tokens"}
+    assert not manner.yields(manner.request(said("good"), linear=False, longest=9), refusals[0], history=False)
 
 
 def test_a_server_that_knows_no_tools_is_told_of_them_in_words(endpoint: str, kit: Any) -> None:
