@@ -422,21 +422,20 @@ def quality(
     datasets: Annotated[list[str], typer.Argument(metavar="DATASET...", help="RUN/dataset, or BENCHMARK:FOLDER.")],
     json_out: Annotated[Path | None, typer.Option("--json", help="Also write the rates here.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Of each only so many examples, a seeded sample.")] = None,
+    judge: Annotated[
+        str | None, typer.Option(metavar="URL#MODEL", help="Also have a model judge what no rule can tell.")
+    ] = None,
 ) -> None:
-    """Compare the quality of datasets by rule: names, values, repetitions, and what the request says."""
-    from eval.benchmarks.load import examples
-    from eval.scores.quality import JUDGED, PAPER, RULES
-    from eval.scores.quality import quality as rates_of
-    from rise_train.commands.tables import show_quality
-    from synthesis.json_file import write_json
+    """Compare the quality of datasets by rule, and by a judge: names, values, repetitions, what the request says."""
+    from eval.benchmarks.quality import quality as compare
+    from eval.scores.quality import PAPER, RULES
+    from rise_train.commands.tables import show_judged, show_quality
 
-    found = {}
-    for name in datasets:
-        chosen = examples(name, limit)
-        found[name] = {"metrics": rates_of(chosen), "missing": list(JUDGED), "n_examples": len(chosen)}
-    show_quality(found, PAPER, RULES)
+    result = compare(datasets, json_out, limit, judge)
+    show_quality(result["datasets"], PAPER, RULES)
+    if judge is not None:
+        show_judged(result["datasets"], PAPER)
     if json_out is not None:
-        write_json(json_out, {"datasets": found, "paper": PAPER}, indent=1, sort_keys=True)
         typer.echo(f"written to {json_out}")
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from eval.benchmarks import acebench, bfcl, ste, toolalpaca, toolbench
+from eval.benchmarks import acebench, bfcl, livemcpbench, ste, toolalpaca, toolbench
 from eval.benchmarks.cases import Case, Loaded, Score
 from eval.policies.base import Prompt
 from eval.replies.calls import Call, Reply, calls_of
@@ -36,7 +36,11 @@ class Benchmark(Protocol):
 
 
 SCORED: dict[str, Benchmark] = {"bfcl": bfcl, "acebench": acebench, "ste": ste}
-READ: dict[str, Callable[[Path], Iterable[Example]]] = {"toolbench": toolbench.load, "toolalpaca": toolalpaca.load}
+READ: dict[str, Callable[[Path], Iterable[Example]]] = {
+    "toolbench": toolbench.load,
+    "toolalpaca": toolalpaca.load,
+    "livemcpbench": livemcpbench.load,
+}
 """Benchmarks that only a judge can score, so that they serve as data alone."""
 
 

@@ -37,6 +37,8 @@ class Example:
     """What the calls brought, in their order, as far as the dataset says so."""
     response: str | None = None
     """The closing words; None where the dataset has none."""
+    solved: bool | None = None
+    """Whether a person found the task solved; None where nobody said."""
 
 
 RULES = {
@@ -80,10 +82,12 @@ def counts_of(example: Example) -> dict[str, tuple[int, int]]:
         found[name][1] += 1
 
     for at, call in enumerate(example.calls):
+        add("call_conciseness", not any(_same(call, earlier) for earlier in example.calls[:at]))
+        if not example.tools:  # by schemas that are not there nothing can be judged
+            continue
         known = box.parameters(call.name)
         names = set(call.arguments if known is None else known)
         add("name_validity", call.name in box.schemas and set(call.arguments) <= names)
-        add("call_conciseness", not any(_same(call, earlier) for earlier in example.calls[:at]))
         told = "\n".join(example.results[:at])
         for name, value in call.arguments.items():
             if call.name not in box.schemas or name not in names or _refers(value):

@@ -1,5 +1,6 @@
 """What subcommands print: tables on standard output, and what was left out on standard error."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -54,25 +55,56 @@ def show_talk(talk: Talk) -> None:
 
 def show_quality(found: dict[str, Any], paper: dict[str, dict[str, float]], rules: dict[str, str]) -> None:
     """Print the rates of datasets by rule, the paper's below them, and what each rule looks at."""
-    table = Table(
-        title="Quality of data, by rule", title_justify="left", title_style="bold", box=None, padding=(0, 1, 0, 0)
-    )
-    for column in ("", "n", *(rule.replace("_", "\n") for rule in rules)):
-        table.add_column(column, justify="right" if column else "left", no_wrap=not column)
-    for name, entry in found.items():
-        kind, _, folder = name.rpartition(":")
-        rates = [
-            f"{rate['value']:.2f}\n{rate['low']:.2f}-{rate['high']:.2f}" if rate["n"] else "none"
-            for rate in (entry["metrics"][rule] for rule in rules)
-        ]
-        table.add_row(f"{kind}:{Path(folder).name}" if kind else name, str(entry["n_examples"]), *rates)
-    for name, known in paper.items():
-        if known.keys() & rules.keys():
-            told = [f"{known[rule]:.2f}" if rule in known else "" for rule in rules]
-            table.add_row(f"{name} (paper's judge)", "", *told, style="dim")
-    Console().print(table, highlight=False)
+    _show_rates("Quality of data, by rule", found, paper, {rule: rule for rule in rules})
     for name, meaning in rules.items():
         print(f"{name}: {meaning}")
+
+
+def show_judged(found: dict[str, Any], paper: dict[str, dict[str, float]]) -> None:
+    """Print what the judge said of datasets, the paper's judge below it, and how far rules and people agree with it."""
+    counts = {name: name.removesuffix(".judge") for name in next(iter(found.values()))["metrics"] if "." in name}
+    _show_rates("Quality of data, by the judge: (score - 1) / 4, and score / 5", found, paper, counts)
+    for dataset, entry in found.items():
+        for count, agreed in entry["agreement"].items():
+            other = "people" if count == "response_correctness" else "the rule"
+            kappa = "none to tell" if agreed["kappa"] is None else f"{agreed['kappa']:.2f}"
+            name = f"{_short(dataset)}, {count}"
+            print(f"{name}: judge and {other} agree on {agreed['share']:.0%} of {agreed['n']}, kappa {kappa}")
+        if entry["unjudged"]:
+            print(f"{_short(dataset)}: {entry['unjudged']} of {entry['n_examples']} had no usable answer")
+
+
+def _short(dataset: str) -> str:
+    kind, _, folder = dataset.rpartition(":")
+    return f"{kind}:{Path(folder).name}" if kind else dataset
+
+
+def _show_rates(title: str, found: dict[str, Any], paper: dict[str, dict[str, float]], counts: dict[str, str]) -> None:
+    """A table of rates with their intervals; `counts` maps each metric to the paper's name of it."""
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 1, 0, 0))
+    table.add_column("", min_width=12, overflow="fold")
+    for column in ("n", *(re.sub("_|(ness|tency)$", _break, count) for count in counts.values())):
+        table.add_column(column, justify="right", no_wrap=True)
+    for name, entry in found.items():
+        rates = [_judged(entry["metrics"][metric]) for metric in counts]
+        table.add_row(_short(name), str(entry["n_examples"]), *rates)
+    for name, known in paper.items():
+        if known.keys() & set(counts.values()):
+            told = [f"{known[count]:.2f}" if count in known else "" for count in counts.values()]
+            table.add_row(f"{name}, paper", "", *told, style="dim")
+    Console().print(table, highlight=False)
+
+
+def _break(found: re.Match[str]) -> str:
+    return f"-\n{found[1]}" if found[1] else "\n"
+
+
+def _judged(rate: dict[str, float]) -> str:
+    if not rate["n"]:
+        return "none"
+    fifths = f"\n{rate['fifths']:.2f}" if "fifths" in rate else ""
+    interval = "-".join(f"{rate[end]:.2f}".removeprefix("0") for end in ("low", "high"))
+    return f"{rate['value']:.2f}\n{interval}{fifths}"
 
 
 def show_metrics(result: dict[str, Any]) -> None:

@@ -45,7 +45,7 @@ _TOO_LONG = re.compile(
 
 _FENCED = re.compile(r"```[A-Za-z]*\s*\n(.*?)```", re.DOTALL)
 
-Stage = Literal["primitives", "samples", "negatives"]
+Stage = Literal["primitives", "samples", "negatives", "quality"]
 Message = dict[str, str]
 
 

@@ -32,7 +32,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "synthesis")]
 
 from endpoint import Model, Reply  # noqa: E402
 
-from synthesis.authors.llm.prompting import version  # noqa: E402
+from synthesis.llm.prompt_files import version  # noqa: E402
 from synthesis.seeds import digest  # noqa: E402
 
 TINY = ROOT / "recipes" / "tiny"

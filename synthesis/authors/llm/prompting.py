@@ -3,16 +3,13 @@
 import json
 import re
 from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
-
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from synthesis.llm.client import Prompt, Stage
 from synthesis.llm.fencing import cleaned
+from synthesis.llm.prompt_files import filled
 from synthesis.records import Json, Tool
 from synthesis.schemas import properties, required
-from synthesis.seeds import digest
 from synthesis.text.saying import spaced
 from synthesis.text.visible import shortened
 
@@ -34,22 +31,8 @@ _briefs: dict[int, tuple[Tool, dict[str, Json], int]] = {}
 
 
 def prompt(name: str, stage: Stage, **values: Json) -> Prompt:
-    """Fill in `prompts/NAME.md`; the version is the hash of its text and of the common `system.md`."""
-    files = _environment()
-    system, user = files.get_template("system.md"), files.get_template(f"{name}.md")
-    return Prompt(name=name, stage=stage, version=version(name), system=system.render(), user=user.render(values))
-
-
-@cache
-def version(name: str) -> str:
-    """Hash of the files that make the prompt `name`: another wording asks anew."""
-    return digest([(FOLDER / f"{file}.md").read_text(encoding="utf-8") for file in ("system", name)])
-
-
-@cache
-def _environment() -> Environment:
-    # The prompts are plain text for a model, so nothing is escaped as HTML; `fence` does what is needed here.
-    return Environment(loader=FileSystemLoader(FOLDER), undefined=StrictUndefined, trim_blocks=True, autoescape=False)
+    """Fill in `prompts/NAME.md`."""
+    return filled(FOLDER, name, stage, **values)
 
 
 def described(tool: Tool, room: int = 1) -> dict[str, Json]:

@@ -115,7 +115,7 @@ def test_what_is_not_there_is_one_sentence(tmp_path: Path) -> None:
         examples(f"ste:{tmp_path}")
     with pytest.raises(UserError, match="no dataset there; expected the folder `dataset`"):
         examples(str(tmp_path))
-    with pytest.raises(UserError, match="or one of toolbench:FOLDER, toolalpaca:FOLDER, bfcl:FOLDER"):
+    with pytest.raises(UserError, match="or one of toolbench:FOLDER, toolalpaca:FOLDER, livemcpbench:FOLDER"):
         examples("gta:/nowhere")
     (tmp_path / "tool_test.json").write_text("{")
     with pytest.raises(UserError, match=r"tool_test\.json: expected JSON"):
