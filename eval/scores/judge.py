@@ -113,7 +113,7 @@ def open_judge(name: str, folder: Path, files: ExitStack) -> Judge:
     url, _, model = name.partition("#")
     if not url.startswith(("http://", "https://")) or not model:
         raise UserError(f"--judge {name}: expected URL#MODEL, as in http://localhost:8000/v1#my-model")
-    endpoint = Endpoint(model, url, max_tokens=400, temperature=0.0)
+    endpoint = Endpoint(model, url, max_tokens=400, temperature=0.0, option=f"--judge {name}")
     endpoint.check()
     costs = files.enter_context(closing(Costs(folder / "costs.jsonl")))
     rejected = files.enter_context(Journal(folder / "rejected.jsonl", RejectedAnswer))

@@ -109,6 +109,8 @@ class Endpoint:
     """The model's own where it is left out."""
     extra_body: Mapping[str, Json] = field(default_factory=dict)
     """What else goes into every request, say `{"chat_template_kwargs": {"enable_thinking": false}}`."""
+    option: str = ""
+    """The command line's words for it, where they are not `--base-url URL, --model MODEL`."""
 
     def check(self) -> None:
         """Raise `UserError` for a model, an address or a key that cannot be right."""
@@ -344,11 +346,8 @@ class Client:
         return self._stopped(f"HTTP {status}, {said}")
 
     def _stopped(self, reason: str) -> UserError:
-        address, model = self.endpoint.base_url, self.endpoint.model
-        return UserError(
-            f"--base-url {address}, --model {model}: {reason.rstrip('.')}; what was made is kept, and the same command "
-            "goes on."
-        )
+        where = self.endpoint.option or f"--base-url {self.endpoint.base_url}, --model {self.endpoint.model}"
+        return UserError(f"{where}: {reason.rstrip('.')}; what was made is kept, and the same command goes on.")
 
     def _note(self, stage: Stage, messages: list[Message], reply: "_Reply") -> None:
         """Write down the cost; where the endpoint does not say, a token is taken for three bytes."""
@@ -427,9 +426,8 @@ def _connect(endpoint: Endpoint) -> "OpenAI":
     try:
         from openai import OpenAI
     except ImportError as error:
-        raise UserError(
-            "--author llm: expected the extra `llm`; install it by `pip install 'rise-train[llm]'`."
-        ) from error
+        asked = endpoint.option or "--author llm"
+        raise UserError(f"{asked}: expected the extra `llm`; install it by `pip install 'rise-train[llm]'`.") from error
     log = logging.getLogger("openai._base_client")
     if not any(isinstance(handler, _Loud) for handler in log.handlers):
         log.addHandler(_Loud())

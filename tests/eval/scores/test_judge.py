@@ -116,6 +116,10 @@ def test_one_command_writes_rates_of_rules_and_judge(tmp_path: Path, capsys: pyt
 
 def test_a_judge_that_cannot_be_asked_is_one_sentence(tmp_path: Path) -> None:
     name = f"livemcpbench:{livemcpbench(tmp_path)}"
+    with Model([Reply(status=404, error={"error": {"message": "no such model"}})]) as model:
+        judge = f"{model.url}#m-1"
+        with pytest.raises(UserError, match=f"^--judge {judge}: HTTP 404.*the same command goes on"):
+            quality([name], tmp_path / "q.json", judge=judge)
     with pytest.raises(UserError, match="--judge: expected --json"):
         quality([name], judge="http://127.0.0.1:9/v1#m")
     with pytest.raises(UserError, match="--judge nowhere: expected URL#MODEL"):
