@@ -33,6 +33,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "synthesis")]
 from endpoint import Model, Reply  # noqa: E402
 
 from synthesis.authors.llm.prompting import FOLDER  # noqa: E402
+from synthesis.llm.client import Endpoint  # noqa: E402
 from synthesis.llm.prompt_files import version  # noqa: E402
 from synthesis.seeds import digest  # noqa: E402
 
@@ -58,7 +59,8 @@ class Watchful(Model):
     def _next(self, body: str, headers: dict[str, str]) -> Reply:
         asked = json.loads(body)
         form = asked["response_format"]["json_schema"]
-        parts = (asked["messages"][:2], form["schema"], asked["max_completion_tokens"], asked["seed"])
+        replies = Endpoint("", max_tokens=asked["max_completion_tokens"]).replies
+        parts = (asked["messages"][:2], form["schema"], replies, asked["seed"])
         key = digest(asked["model"], version(FOLDER, form["name"]), *parts, length=32)
         rejected = self.run / "llm_rejected.jsonl"
         answered = (self.run / "llm_cache" / key[:2] / f"{key}.json").exists()
