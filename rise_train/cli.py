@@ -427,11 +427,11 @@ def quality(
     ] = None,
 ) -> None:
     """Compare the quality of datasets by rule, and by a judge: names, values, repetitions, what the request says."""
-    from eval.benchmarks.quality import quality as compare
+    from eval.benchmarks.data_quality import data_quality
     from eval.scores.quality import PAPER, RULES
     from rise_train.commands.tables import show_judged, show_quality
 
-    result = compare(datasets, json_out, limit, judge)
+    result = data_quality(datasets, json_out, limit, judge)
     show_quality(result["datasets"], PAPER, RULES)
     if judge is not None:
         show_judged(result["datasets"], PAPER)

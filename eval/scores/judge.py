@@ -6,8 +6,9 @@ tell as well; how far judge and rule agree on the same examples says what the ot
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -16,18 +17,7 @@ import numpy as np
 from eval.scores.quality import JUDGED, Example, counts_of
 from eval.scores.stats import ratio_interval
 from synthesis.errors import UserError
-from synthesis.journal import Journal
-from synthesis.llm.client import (
-    Answer,
-    AnswerCache,
-    AnswerError,
-    Client,
-    Endpoint,
-    Prompt,
-    RejectedAnswer,
-    TooLongError,
-)
-from synthesis.llm.costs import Costs
+from synthesis.llm.client import Answer, AnswerError, Client, Endpoint, Prompt, open_client
 from synthesis.llm.fencing import cleaned, fence
 from synthesis.llm.prompt_files import filled, version
 from synthesis.records import Json
@@ -80,21 +70,17 @@ class Judge:
         def one(example: Example) -> dict[str, int] | None:
             kind = Scores if example.response is None else AllScores
             try:
-                found = self._ask(example, kind)
+                found = self.client.ask_in_room(partial(_question, example), kind, 0)
             except AnswerError:
                 return None
-            finally:
-                progress(1)
             return {name: score for name, score in found.model_dump().items() if name != "fault"}
 
+        found = []
         with ThreadPoolExecutor(self.client.endpoint.workers) as pool:
-            return list(pool.map(one, examples))
-
-    def _ask(self, example: Example, kind: type[Scores]) -> Scores:
-        try:
-            return self.client.ask(_question(example, 1), kind, 0)
-        except TooLongError:
-            return self.client.ask(_question(example, 4), kind, 0)
+            for scores in pool.map(one, examples):
+                found.append(scores)
+                progress(1)
+        return found
 
     def engine(self) -> dict[str, Json]:
         """Which model judged, and by which wording."""
@@ -115,9 +101,7 @@ def open_judge(name: str, folder: Path, files: ExitStack) -> Judge:
         raise UserError(f"--judge {name}: expected URL#MODEL, as in http://localhost:8000/v1#my-model")
     endpoint = Endpoint(model, url, max_tokens=400, temperature=0.0, option=f"--judge {name}")
     endpoint.check()
-    costs = files.enter_context(closing(Costs(folder / "costs.jsonl")))
-    rejected = files.enter_context(Journal(folder / "rejected.jsonl", RejectedAnswer))
-    return Judge(Client(endpoint, AnswerCache(folder), rejected, costs))
+    return Judge(open_client(endpoint, folder, folder / "rejected.jsonl", files))
 
 
 def rates(scored: Sequence[dict[str, int] | None], seed: int = 0) -> dict[str, dict[str, float]]:

@@ -62,7 +62,8 @@ def show_quality(found: dict[str, Any], paper: dict[str, dict[str, float]], rule
 
 def show_judged(found: dict[str, Any], paper: dict[str, dict[str, float]]) -> None:
     """Print what the judge said of datasets, the paper's judge below it, and how far rules and people agree with it."""
-    counts = {name: name.removesuffix(".judge") for name in next(iter(found.values()))["metrics"] if "." in name}
+    metrics = next(iter(found.values()))["metrics"]
+    counts = {name: name.removesuffix(".judge") for name in metrics if name.endswith(".judge")}
     _show_rates("Quality of data, by the judge: (score - 1) / 4, and score / 5", found, paper, counts)
     for dataset, entry in found.items():
         for count, agreed in entry["agreement"].items():
@@ -86,7 +87,7 @@ def _show_rates(title: str, found: dict[str, Any], paper: dict[str, dict[str, fl
     for column in ("n", *(re.sub("_|(ness|tency)$", _break, count) for count in counts.values())):
         table.add_column(column, justify="right", no_wrap=True)
     for name, entry in found.items():
-        rates = [_judged(entry["metrics"][metric]) for metric in counts]
+        rates = [_with_interval(entry["metrics"][metric]) for metric in counts]
         table.add_row(_short(name), str(entry["n_examples"]), *rates)
     for name, known in paper.items():
         if known.keys() & set(counts.values()):
@@ -99,7 +100,7 @@ def _break(found: re.Match[str]) -> str:
     return f"-\n{found[1]}" if found[1] else "\n"
 
 
-def _judged(rate: dict[str, float]) -> str:
+def _with_interval(rate: dict[str, float]) -> str:
     if not rate["n"]:
         return "none"
     fifths = f"\n{rate['fifths']:.2f}" if "fifths" in rate else ""

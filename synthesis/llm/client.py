@@ -13,6 +13,7 @@ import re
 import sys
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -236,6 +237,20 @@ class Client:
             self._cache.put(key, {**facts, "answer": found.model_dump()})
             return found
 
+    def ask_in_room(
+        self,
+        asked: Callable[[int], Prompt],
+        answer: type[AnswerT],
+        seed: int,
+        check: Callable[[AnswerT], str] = right,
+        schema: Json = None,
+    ) -> AnswerT:
+        """The answer to the prompt `asked(1)` or, where the model has no room for it, to the shorter `asked(4)`."""
+        try:
+            return self.ask(asked(1), answer, seed, check, schema)
+        except TooLongError:
+            return self.ask(asked(4), answer, seed, check, schema)
+
     def _converse(
         self,
         prompt: Prompt,
@@ -359,6 +374,16 @@ class Client:
         details = reply.usage.prompt_tokens_details
         cached = (details.cached_tokens if details else None) or 0
         self.costs.add(stage, reply.usage.prompt_tokens, reply.usage.completion_tokens, cached)
+
+
+def open_client(endpoint: Endpoint, cache: Path, rejected: Path, files: ExitStack, **ledger: Any) -> Client:
+    """A client with answers and ledger in the folder `cache` and failures in the file `rejected`; `files` closes both.
+
+    `ledger` is the price and the limits, as `Costs` takes them.
+    """
+    costs = files.enter_context(closing(Costs(cache / "costs.jsonl", **ledger)))
+    failures = files.enter_context(Journal(rejected, RejectedAnswer))
+    return Client(endpoint, AnswerCache(cache), failures, costs)
 
 
 class _RefusedError(Exception):

@@ -4,27 +4,22 @@ Four of the prompts follow RISE, sections 3.2.1, 3.2.3 and 3.3.2; their wording 
 fifth, which has the model check its deviating values against the request, is ours.
 """
 
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from synthesis.authors.base import AuthorError, Candidate, Draft
 from synthesis.authors.llm.answers import Alternatives, Opinion, Request, Verdicts
 from synthesis.authors.llm.calls import Calls, answer_schema
 from synthesis.authors.llm.prompting import LONG_CHARS, described, offered, prompt
-from synthesis.journal import Journal
 from synthesis.llm.client import (
-    AnswerCache,
     AnswerError,
-    AnswerT,
     Client,
     ModelOptions,
     Prompt,
-    RejectedAnswer,
-    TooLongError,
-    right,
+    open_client,
 )
-from synthesis.llm.costs import Costs, load_price
+from synthesis.llm.costs import load_price
 from synthesis.llm.fencing import cleaned, fence
 from synthesis.records import Difficulty, Json, Mutation, MutationKind, Step, Tool, Trajectory
 from synthesis.schemas import schema_of
@@ -102,22 +97,8 @@ class LLMAuthor:
         told = {other["name"] for other in others}
         names = {sibling.full_name: sibling for sibling in siblings if sibling.full_name in told}
         schema = answer_schema(tool, count, names)
-        answer = self._ask(asked, Calls, seed, lambda calls: calls.fault(tool, names, there), schema)
+        answer = self._client.ask_in_room(asked, Calls, seed, lambda calls: calls.fault(tool, names, there), schema)
         return answer.candidates(tool, count, names, there)
-
-    def _ask(
-        self,
-        asked: Callable[[int], Prompt],
-        answer: type[AnswerT],
-        seed: int,
-        check: Callable[[AnswerT], str] = right,
-        schema: Json = None,
-    ) -> AnswerT:
-        """The answer to the prompt `asked(1)` or, where the model has no room for it, to the shorter `asked(4)`."""
-        try:
-            return self._client.ask(asked(1), answer, seed, check, schema)
-        except TooLongError:
-            return self._client.ask(asked(4), answer, seed, check, schema)
 
     def compose(self, trajectory: Trajectory, tools: dict[str, Tool], variant: int, seed: int) -> Draft:
         """Write the request; each variant has a style of its own, and every second one is made harder."""
@@ -139,7 +120,7 @@ class LLMAuthor:
             )
 
         try:
-            answer = self._ask(asked, Request, seed, lambda found: found.fault(trajectory, difficulty))
+            answer = self._client.ask_in_room(asked, Request, seed, lambda found: found.fault(trajectory, difficulty))
         except AnswerError as error:
             raise AuthorError(str(error)) from error
         return answer.draft(trajectory, style, difficulty)
@@ -157,7 +138,7 @@ class LLMAuthor:
             )
 
         try:
-            opinion = self._ask(asked, Opinion, self._seed)
+            opinion = self._client.ask_in_room(asked, Opinion, self._seed)
         except AnswerError as error:
             raise AuthorError(str(error)) from error
         return "" if opinion.agrees else f"objection: {shortened(opinion.reason, 200) or 'the calls are not asked for'}"
@@ -216,11 +197,11 @@ def open_author(options: ModelOptions, run: Path, seed: int, paths: Sequence[str
     Candidate calls may name the files in the sandbox at `paths`; `files` closes what is written. Raises `UserError`
     for options that cannot be right.
     """
-    endpoint, cache = options.endpoint, run / "llm_cache"
+    endpoint = options.endpoint
     price = load_price(options.prices, endpoint.model) if options.prices else None
-    costs = files.enter_context(closing(Costs(cache / "costs.jsonl", price, options.limits)))
-    rejected = files.enter_context(Journal(run / "llm_rejected.jsonl", RejectedAnswer))
-    return LLMAuthor(Client(endpoint, AnswerCache(cache), rejected, costs), seed, paths[:MAX_FILES])
+    cache, rejected = run / "llm_cache", run / "llm_rejected.jsonl"
+    client = open_client(endpoint, cache, rejected, files, price=price, limits=options.limits)
+    return LLMAuthor(client, seed, paths[:MAX_FILES])
 
 
 def _tools(trajectory: Trajectory) -> list[str]:

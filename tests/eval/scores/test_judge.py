@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from endpoint import Model, Reply
 
-from eval.benchmarks.quality import quality
+from eval.benchmarks.data_quality import data_quality
 from eval.replies.calls import Call
 from eval.scores.judge import COUNTS, agreement, open_judge, rates
 from eval.scores.quality import Example
@@ -119,8 +119,8 @@ def test_a_judge_that_cannot_be_asked_is_one_sentence(tmp_path: Path) -> None:
     with Model([Reply(status=404, error={"error": {"message": "no such model"}})]) as model:
         judge = f"{model.url}#m-1"
         with pytest.raises(UserError, match=f"^--judge {judge}: HTTP 404.*the same command goes on"):
-            quality([name], tmp_path / "q.json", judge=judge)
+            data_quality([name], tmp_path / "q.json", judge=judge)
     with pytest.raises(UserError, match="--judge: expected --json"):
-        quality([name], judge="http://127.0.0.1:9/v1#m")
+        data_quality([name], judge="http://127.0.0.1:9/v1#m")
     with pytest.raises(UserError, match="--judge nowhere: expected URL#MODEL"):
-        quality([name], tmp_path / "q.json", judge="nowhere")
+        data_quality([name], tmp_path / "q.json", judge="nowhere")

@@ -8,13 +8,12 @@ from typing import Any
 from eval.benchmarks.load import examples
 from eval.rollouts.progress import progress_of
 from eval.scores.judge import open_judge, quality_of
-from eval.scores.quality import JUDGED, PAPER
-from eval.scores.quality import quality as by_rule
+from eval.scores.quality import JUDGED, PAPER, quality
 from synthesis.errors import UserError
 from synthesis.json_file import write_json
 
 
-def quality(
+def data_quality(
     datasets: Sequence[str], json_out: Path | None = None, limit: int | None = None, judge: str | None = None
 ) -> dict[str, Any]:
     """Rates of each dataset by rule and, with `judge`, by that model (RISE, section 4.2).
@@ -36,7 +35,7 @@ def quality(
         raise UserError("--judge: expected --json OUT beside it, since the judge's answers are kept there")
     chosen = {name: examples(name, limit) for name in datasets}
     found: dict[str, dict[str, Any]] = {
-        name: {"metrics": by_rule(rows), "missing": list(JUDGED), "n_examples": len(rows)}
+        name: {"metrics": quality(rows), "missing": list(JUDGED), "n_examples": len(rows)}
         for name, rows in chosen.items()
     }
     engine: dict[str, Any] = {"kind": "rules"}
